@@ -1,0 +1,324 @@
+package backend
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/text/unicode/norm"
+)
+
+// Limits of what a client may send as user name and password, in bytes. Both are hashed, so neither may be long.
+const (
+	maxUsername = 512
+	maxPassword = 1024
+)
+
+// Right passwords are remembered for a while: a desktop client opens five
+// connections at once and a monitoring script one a minute, and each check of a hash costs tens of milliseconds.
+const (
+	rememberRight = 5 * time.Minute
+	maxRemembered = 4096
+)
+
+const opLogin = "log in"
+
+// Attempt is one try to log in.
+type Attempt struct {
+	Protocol string // "smtp" or "imap"
+	Username string
+	Password string
+	Remote   netip.Addr // where the client is; the zero Addr counts as one client of its own and is in no network
+}
+
+// Login is what a successful log-in may do.
+type Login struct {
+	Username    string     // as configured, whatever letter case the client used
+	Account     *Account   // the mailbox; with a user name "login/address" the shared mailbox it names
+	Shared      []*Account // mailboxes shown beside it; none with "login/address"
+	ReadOnly    bool
+	SendAs      []string // addresses it may send as besides those of Account
+	RewriteFrom bool
+}
+
+// user is one configured login, ready for checking.
+type user struct {
+	LoginConfig
+	hash    passwordHash
+	account *Account
+	shared  []*Account
+}
+
+// logins checks user names and passwords. Its methods may be called from any goroutine.
+type logins struct {
+	log     *slog.Logger
+	account func(address string) (*Account, bool)
+	now     func() time.Time
+	dummy   passwordHash        // what unknown users are checked against, so that they take as long as known ones
+	secret  [32]byte            // keys the MACs under which passwords are remembered
+	hashing *semaphore.Weighted // bounds memory and CPU: each check takes its hash's memory
+	lockout lockout
+
+	mu    sync.Mutex
+	users map[string]*user // by folded user name
+	right map[[32]byte]time.Time
+}
+
+// newLogins prepares the configured logins. It fails on those that could never work.
+func newLogins(cfg []LoginConfig, account func(address string) (*Account, bool), log *slog.Logger) (*logins, error) {
+	l := &logins{
+		log:     log,
+		account: account,
+		now:     time.Now,
+		dummy:   passwordHash{memory: hashMemory, passes: hashPasses, threads: hashThreads, salt: make([]byte, hashSalt), key: make([]byte, hashKey)},
+		hashing: semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)))),
+		right:   make(map[[32]byte]time.Time),
+	}
+	rand.Read(l.secret[:])
+	rand.Read(l.dummy.key)
+	if err := l.set(cfg); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// set replaces the logins. On an error the old ones stay.
+func (l *logins) set(cfg []LoginConfig) error {
+	users := make(map[string]*user, len(cfg))
+	var errs []error
+	for _, c := range cfg {
+		u := &user{LoginConfig: c}
+		var err error
+		if u.hash, err = parseHash(c.PasswordHash); err != nil {
+			errs = append(errs, fmt.Errorf("login %s: %w", c.Username, err))
+		}
+		var ok bool
+		if u.account, ok = l.account(c.Mailbox); !ok {
+			errs = append(errs, fmt.Errorf("login %s: mailbox %s is not configured", c.Username, c.Mailbox))
+		}
+		for _, s := range c.Shared {
+			a, ok := l.account(s)
+			if !ok {
+				errs = append(errs, fmt.Errorf("login %s: shared mailbox %s is not configured", c.Username, s))
+				continue
+			}
+			u.shared = append(u.shared, a)
+		}
+		name := foldUser(c.Username)
+		if users[name] != nil {
+			errs = append(errs, fmt.Errorf("login %s is there twice", c.Username))
+		}
+		users[name] = u
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.users = users
+	clear(l.right)
+	l.lockout.forgetPasswords()
+	return nil
+}
+
+// Authenticate checks a user name and password. The error is an *Error of kind
+// AuthFailed, TooMany while the address is locked out, or Unavailable when ctx
+// ends first. Wrong passwords are answered late, by up to three seconds.
+//
+// A user name "login/address" opens the shared mailbox address in place of the login's own.
+func (b *Backend) Authenticate(ctx context.Context, at Attempt) (*Login, error) {
+	return b.logins.authenticate(ctx, at)
+}
+
+// SetLogins replaces the logins while the backend runs. Sessions already logged
+// in stay. It fails, and changes nothing, if a login names a mailbox the backend was not made with.
+func (b *Backend) SetLogins(cfg []LoginConfig) error {
+	return b.logins.set(cfg)
+}
+
+// foldUser brings a user name to the form it is compared in.
+func foldUser(name string) string { return strings.ToLower(norm.NFC.String(name)) }
+
+func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
+	if len(at.Username) > maxUsername || len(at.Password) > maxPassword || strings.ContainsRune(at.Username, 0) {
+		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: "Wrong user name or password"}
+	}
+	name, selected := foldUser(at.Username), ""
+	u := l.user(name)
+	if u == nil {
+		if i := strings.LastIndexByte(name, '/'); i >= 0 {
+			if u = l.user(name[:i]); u != nil {
+				name, selected = name[:i], name[i+1:]
+			}
+		}
+	}
+	log := l.log.With("protocol", at.Protocol, "user", at.Username, "remote", at.Remote)
+	mac := l.mac(name, at.Password)
+	ok, err := l.check(ctx, u, name, at, mac)
+	if err != nil {
+		log.Warn("log-in refused", "err", err)
+		return nil, err
+	}
+	reason := "wrong password"
+	switch {
+	case u == nil:
+		reason = "unknown user"
+	case ok && !u.inNetworks(at.Remote):
+		// Not told apart from a wrong password: whoever may not log in from there need not learn that the password is right.
+		ok, reason = false, "address is in none of the login's networks"
+	}
+	if !ok {
+		wait := l.lockout.wrong(at.Remote, name, mac, l.now())
+		log.Warn("log-in refused", "err", reason)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+		}
+		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: "Wrong user name or password", Err: errors.New(reason)}
+	}
+	l.lockout.right(at.Remote, name)
+
+	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom}
+	switch at.Protocol {
+	case "smtp":
+		ok = u.SMTP
+	case "imap":
+		ok = u.IMAP
+	default:
+		ok = false
+	}
+	if !ok {
+		log.Warn("log-in refused", "err", "protocol not allowed")
+		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: fmt.Sprintf("This login may not use %s", strings.ToUpper(at.Protocol))}
+	}
+	if selected != "" {
+		if err := login.selectShared(u, selected, at.Protocol); err != nil {
+			log.Warn("log-in refused", "err", err)
+			return nil, err
+		}
+	}
+	return login, nil
+}
+
+// selectShared makes the mailbox that was named behind the user name the login's only one.
+func (login *Login) selectShared(u *user, address, protocol string) error {
+	refuse := func(text string) error { return &Error{Kind: AuthFailed, Op: opLogin, Text: text} }
+	if foldUser(u.Mailbox) == address {
+		login.Shared = nil
+		return nil
+	}
+	i := slices.IndexFunc(u.Shared, func(s string) bool { return foldUser(s) == address })
+	if i < 0 {
+		return refuse("This login does not list that shared mailbox")
+	}
+	// Reading somebody's mail is no right to send in their name.
+	if protocol == "smtp" && !slices.ContainsFunc(u.SendAs, func(s string) bool { return foldUser(s) == address }) {
+		return refuse("This login may not send as that mailbox: it is not in its send_as")
+	}
+	login.Account, login.Shared = u.shared[i], nil
+	return nil
+}
+
+func (l *logins) user(name string) *user {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.users[name]
+}
+
+// mac is the name under which a pair of user name and password is remembered; it tells nothing without the key.
+func (l *logins) mac(name, password string) [32]byte {
+	h := hmac.New(sha256.New, l.secret[:])
+	fmt.Fprintf(h, "%d:%s", len(name), name)
+	h.Write([]byte(password))
+	return [32]byte(h.Sum(nil))
+}
+
+// check reports whether the password is u's; u is nil for an unknown user, who is
+// made to cost as much as a known one. The error is an *Error.
+func (l *logins) check(ctx context.Context, u *user, name string, at Attempt, mac [32]byte) (bool, error) {
+	if err := l.locked(name, at.Remote); err != nil {
+		return false, err
+	}
+	if u != nil && l.remembered(mac) {
+		return true, nil
+	}
+	if l.lockout.repeated(at.Remote, name, mac) {
+		return false, nil
+	}
+	if err := l.hashing.Acquire(ctx, 1); err != nil {
+		return false, &Error{Kind: Unavailable, Op: opLogin, Text: "Server busy, try again", Err: err}
+	}
+	defer l.hashing.Release(1)
+	// Guesses made side by side all came past the first look.
+	if err := l.locked(name, at.Remote); err != nil {
+		return false, err
+	}
+	if u == nil {
+		l.dummy.matches(at.Password)
+		return false, nil
+	}
+	// A client that opens several connections at once: the first has done the work.
+	if l.remembered(mac) {
+		return true, nil
+	}
+	if !u.hash.matches(at.Password) || at.Password == "" {
+		return false, nil
+	}
+	l.remember(name, u, mac)
+	return true, nil
+}
+
+// locked returns an error while name is locked out at addr.
+func (l *logins) locked(name string, addr netip.Addr) error {
+	left := l.lockout.locked(addr, name, l.now())
+	if left <= 0 {
+		return nil
+	}
+	minutes := int((left + time.Minute - 1) / time.Minute)
+	return &Error{Kind: TooMany, Op: opLogin, Text: fmt.Sprintf("Too many wrong passwords, try again in %d min", minutes)}
+}
+
+// remembered reports whether the pair behind mac was right a while ago.
+func (l *logins) remembered(mac [32]byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	until, ok := l.right[mac]
+	if ok && !l.now().Before(until) {
+		delete(l.right, mac)
+		ok = false
+	}
+	return ok
+}
+
+// remember notes that the pair behind mac is right, unless the logins have changed since u was looked up.
+func (l *logins) remember(name string, u *user, mac [32]byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.users[name] != u {
+		return
+	}
+	if len(l.right) >= maxRemembered {
+		clear(l.right)
+	}
+	l.right[mac] = l.now().Add(rememberRight)
+}
+
+// inNetworks reports whether a client at addr may use u.
+func (u *user) inNetworks(addr netip.Addr) bool {
+	if len(u.Networks) == 0 {
+		return true
+	}
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(u.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
