@@ -1,0 +1,199 @@
+package message
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Field is one field of a header block.
+type Field struct {
+	Name  string // as written
+	Raw   []byte // the whole field with its line ends; aliases the header it was read from
+	Value string // unfolded and trimmed, not decoded
+}
+
+// rawField is Field before anything is copied.
+type rawField struct {
+	name  []byte
+	body  []byte // behind the colon, folded
+	raw   []byte
+	start int // offset of raw in the header
+}
+
+// fieldScanner goes through the fields of a header block. Lines that are no field (an mbox From line, a
+// continuation of nothing, text without a colon) are passed over with their continuations.
+type fieldScanner struct {
+	header []byte
+	pos    int
+}
+
+// next returns the next field. ok is false at the blank line or the end.
+func (s *fieldScanner) next() (f rawField, ok bool) {
+	for s.pos < len(s.header) {
+		rest := s.header[s.pos:]
+		if isBlankLine(rest) {
+			return rawField{}, false
+		}
+		start := s.pos
+		end := lineLength(rest)
+		for end < len(rest) && (rest[end] == ' ' || rest[end] == '\t') {
+			end += lineLength(rest[end:])
+		}
+		s.pos += end
+		raw := rest[:end]
+		if n, c := fieldName(raw); n > 0 {
+			return rawField{name: raw[:n], body: raw[c+1:], raw: raw, start: start}, true
+		}
+	}
+	return rawField{}, false
+}
+
+func isBlankLine(b []byte) bool {
+	return len(b) > 0 && (b[0] == '\n' || b[0] == '\r' && len(b) > 1 && b[1] == '\n')
+}
+
+func lineLength(b []byte) int {
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		return i + 1
+	}
+	return len(b)
+}
+
+// fieldName returns the length of the field name at the start of line and the place of its colon;
+// n is 0 if the line is no field. Blanks before the colon are allowed (RFC 5322 section 4.5), bytes
+// over 127 too, as some gateways write them.
+func fieldName(line []byte) (n, colon int) {
+	for i, c := range line {
+		switch {
+		case c == ':':
+			return i, i
+		case c == ' ' || c == '\t':
+			for j := i; j < len(line); j++ {
+				switch line[j] {
+				case ' ', '\t':
+				case ':':
+					return i, j
+				default:
+					return 0, 0
+				}
+			}
+			return 0, 0
+		case c < ' ' || c == 0x7f:
+			return 0, 0
+		}
+	}
+	return 0, 0
+}
+
+// equalFold compares a field name with one in ASCII without allocating.
+func equalFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i := range b {
+		if lower(b[i]) != lower(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
+
+// unfold removes line ends and the blanks around the value (RFC 5322 section 2.2.3).
+func unfold(b []byte) string {
+	b = bytes.Trim(b, " \t\r\n")
+	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(b, '\r') < 0 {
+		return string(b)
+	}
+	var sb strings.Builder
+	sb.Grow(len(b))
+	for len(b) > 0 {
+		i := bytes.IndexAny(b, "\r\n")
+		if i < 0 {
+			sb.Write(b)
+			break
+		}
+		sb.Write(b[:i])
+		b = b[i+1:]
+	}
+	return sb.String()
+}
+
+// Fields returns the fields of a header block in order, up to its blank line. Lines that are not fields
+// are left out.
+func Fields(header []byte) []Field {
+	var fields []Field
+	s := fieldScanner{header: header}
+	for f, ok := s.next(); ok; f, ok = s.next() {
+		fields = append(fields, Field{Name: string(f.name), Raw: f.raw, Value: unfold(f.body)})
+	}
+	return fields
+}
+
+// FieldValue returns the value of the first field with the given name, unfolded and trimmed.
+func FieldValue(header []byte, name string) (string, bool) {
+	s := fieldScanner{header: header}
+	for f, ok := s.next(); ok; f, ok = s.next() {
+		if equalFold(f.name, name) {
+			return unfold(f.body), true
+		}
+	}
+	return "", false
+}
+
+// FilterHeader returns the fields named or, with not, the others: raw bytes in the order written, ended by
+// a blank line (RFC 9051 section 6.4.5.1). Names match without regard to case.
+func FilterHeader(header []byte, names []string, not bool) []byte {
+	var out []byte
+	eol := lineEnd(header)
+	s := fieldScanner{header: header}
+	for f, ok := s.next(); ok; f, ok = s.next() {
+		if containsName(names, f.name) == not {
+			continue
+		}
+		out = append(out, f.raw...)
+		if f.raw[len(f.raw)-1] != '\n' {
+			out = append(out, eol...)
+		}
+	}
+	return append(out, eol...)
+}
+
+func containsName(names []string, name []byte) bool {
+	for _, n := range names {
+		if equalFold(name, n) {
+			return true
+		}
+	}
+	return false
+}
+
+// lineEnd returns the line end a header uses: CRLF unless its first line ends in a bare LF.
+func lineEnd(header []byte) string {
+	if i := bytes.IndexByte(header, '\n'); i == 0 || i > 0 && header[i-1] != '\r' {
+		return "\n"
+	}
+	return "\r\n"
+}
+
+// HeaderBytes reads the header block of the message, with its blank line. It is as long as the message
+// has it; ErrHeaderTooLarge is returned beyond 16 MB.
+func HeaderBytes(r io.ReaderAt, ix *Index) ([]byte, error) {
+	n := ix.Root.Header.Len
+	if n > maxHeaders {
+		return nil, fmt.Errorf("%w: %d bytes", ErrHeaderTooLarge, n)
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(io.NewSectionReader(r, ix.Root.Header.Off, n), b); err != nil {
+		return nil, fmt.Errorf("read header: %w", err)
+	}
+	return b, nil
+}
