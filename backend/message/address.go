@@ -267,8 +267,7 @@ func joined(tokens []addressToken, i int) bool {
 	if !b.space {
 		return true
 	}
-	return a.kind == '@' || b.kind == '@' || a.kind == tokAtom && strings.HasSuffix(a.text, ".") && b.kind == tokAtom && hasAt(tokens[i-1:]) ||
-		b.kind == tokAtom && strings.HasPrefix(b.text, ".")
+	return a.kind == '@' || b.kind == '@' || a.kind == tokAtom && a.text == "." || b.kind == tokAtom && b.text == "."
 }
 
 // splitAddress divides tokens at the last '@' and fills in what is missing.
