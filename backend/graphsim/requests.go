@@ -1,0 +1,71 @@
+package graphsim
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxRequestLog bounds the log of requests; the oldest go first.
+const maxRequestLog = 200_000
+
+// Request is one request as it was answered.
+type Request struct {
+	Method   string
+	Template string // the path with ids replaced: /v1.0/users/{u}/messages/{m}/$value
+	Path     string
+	Query    string
+	Mailbox  string // UPN where known
+	Prefer   string
+	Status   int // 0: the connection was closed instead
+	Bytes    int // of the body
+	InBatch  bool
+	Time     time.Time
+	Took     time.Duration
+}
+
+// record keeps a request in the log.
+func (s *Sim) record(c *call, status int) {
+	r := Request{
+		Method: c.method, Template: c.template, Path: c.path, Query: c.rawQuery, Mailbox: c.mailboxID,
+		Prefer: strings.Join(c.header.Values("Prefer"), ", "), Status: status, Bytes: len(c.body), InBatch: c.inBatch,
+		Time: c.start, Took: s.now().Sub(c.start),
+	}
+	s.mu.Lock()
+	if len(s.requests) >= maxRequestLog {
+		s.requests = slices.Delete(s.requests, 0, maxRequestLog/2)
+		s.dropped += maxRequestLog / 2
+	}
+	s.requests = append(s.requests, r)
+	s.mu.Unlock()
+	s.log.Debug("request", slog.String("method", r.Method), slog.String("path", r.Template), slog.Int("status", status),
+		slog.String("mailbox", r.Mailbox), slog.Duration("took", r.Took), slog.String("request_id", c.requestID))
+}
+
+// Requests lists the requests since the last reset, batch items after their own order of completion.
+func (s *Sim) Requests() []Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// ResetRequests empties the log.
+func (s *Sim) ResetRequests() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests, s.dropped = nil, 0
+}
+
+// CountRequests counts the requests for which keep is true; nil counts all.
+func (s *Sim) CountRequests(keep func(Request) bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for _, r := range s.requests {
+		if keep == nil || keep(r) {
+			n++
+		}
+	}
+	return n
+}
