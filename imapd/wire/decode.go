@@ -82,6 +82,21 @@ func (d *Decoder) span(c uint8) []byte {
 	return s
 }
 
+// Rest uses all that is left of the line and returns it without blanks at its
+// end. Where a literal is announced that is a mistake.
+func (d *Decoder) Rest() string {
+	if d.err != nil {
+		return ""
+	}
+	if d.litAt >= 0 {
+		d.Fail(syntaxErrorf("literal not allowed here"))
+		return ""
+	}
+	s := strings.TrimRight(string(d.line[d.pos:]), " ")
+	d.pos = len(d.line)
+	return s
+}
+
 // Atom expects an atom.
 func (d *Decoder) Atom() string {
 	s := d.span(classAtom)
@@ -262,6 +277,12 @@ func (d *Decoder) MailboxPattern() string {
 		d.Fail(syntaxErrorf("mailbox pattern expected"))
 	}
 	return d.pattern(string(s))
+}
+
+// Reference expects the reference name of LIST, which may be empty, and returns
+// it in UTF-8, its case as it is.
+func (d *Decoder) Reference() string {
+	return d.pattern(d.AString())
 }
 
 func (d *Decoder) name(raw string) string {

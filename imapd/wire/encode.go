@@ -34,6 +34,7 @@ type Encoder struct {
 	w    io.Writer
 	buf  []byte
 	sent int64 // bytes that have left buf
+	line int64 // position behind the last CRLF call
 	utf8 bool
 	err  error
 }
@@ -83,6 +84,10 @@ func (e *Encoder) Rollback(mark int64) bool {
 	return true
 }
 
+// DropPartial takes back a response that has not been ended by CRLF, and reports
+// false if some of it has been written already.
+func (e *Encoder) DropPartial() bool { return e.Rollback(e.line) }
+
 // Release gives the buffer's memory back if nothing waits in it, before a wait
 // that may be long.
 func (e *Encoder) Release() {
@@ -115,6 +120,7 @@ func (e *Encoder) SP() *Encoder { return e.Byte(' ') }
 // CRLF ends a response and writes if enough has been collected.
 func (e *Encoder) CRLF() *Encoder {
 	e.buf = append(e.buf, '\r', '\n')
+	e.line = e.Mark()
 	if len(e.buf) >= flushAt {
 		e.Flush()
 	}

@@ -39,6 +39,7 @@ type Decoder struct {
 	held      int64
 	depth     int
 	err       error
+	dead      error // of the connection, as opposed to the command
 }
 
 // announced is a literal's announcement: {12}, {12+} or ~{12}.
@@ -81,6 +82,24 @@ func (d *Decoder) Err() error { return d.err }
 func (d *Decoder) Fail(err error) {
 	if d.err == nil {
 		d.err = err
+	}
+}
+
+// die makes err, which is one of the connection, the error of this command and
+// of all that follow.
+func (d *Decoder) die(err error) {
+	if d.dead == nil {
+		d.dead = err
+	}
+	d.Fail(err)
+}
+
+// input keeps an error of reading: a LimitError for the command, others for good.
+func (d *Decoder) input(err error) {
+	if Recoverable(err) {
+		d.Fail(err)
+	} else {
+		d.die(err)
 	}
 }
 
@@ -257,6 +276,7 @@ func (d *Decoder) ReadCommand() (tag, name string, err error) {
 	for {
 		lineErr := d.readLine(d.lim.Line)
 		if lineErr != nil && !Recoverable(lineErr) {
+			d.die(lineErr)
 			return "", "", lineErr
 		}
 		if len(bytes.TrimLeft(d.line, " \t")) == 0 && d.litAt < 0 {
@@ -315,8 +335,8 @@ func (d *Decoder) End() error {
 // past too, if the client sends them without asking. The error, if any, is one
 // of the connection.
 func (d *Decoder) Finish() error {
-	if d.err != nil && !Recoverable(d.err) {
-		return d.err
+	if d.dead != nil {
+		return d.dead
 	}
 	budget := d.lim.Drain
 	for d.inCommand {
@@ -388,6 +408,9 @@ func (d *Decoder) ReadLine(limit int) (string, error) {
 	d.line, d.pos, d.litAt = nil, 0, -1
 	d.inCommand, d.needLine, d.remain = in, need, remain
 	if err != nil {
+		if !Recoverable(err) {
+			d.die(err)
+		}
 		return "", err
 	}
 	return line, nil

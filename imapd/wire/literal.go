@@ -34,13 +34,13 @@ func (d *Decoder) memoryLiteral() string {
 		return ""
 	}
 	if err := d.takeLiteral(); err != nil {
-		d.Fail(err)
+		d.die(err)
 		return ""
 	}
 	d.held += size
 	b := make([]byte, size)
 	if _, err := io.ReadFull(literalReader{d}, b); err != nil {
-		d.Fail(lineEOF(err, 1))
+		d.die(lineEOF(err, 1))
 		return ""
 	}
 	d.afterLiteral()
@@ -59,7 +59,7 @@ func (d *Decoder) afterLiteral() {
 	d.needLine = false
 	limit := int(max(0, min(int64(d.lim.Line), d.lim.Command-d.held)))
 	if err := d.readLine(limit); err != nil {
-		d.Fail(err)
+		d.input(err)
 	}
 }
 
@@ -114,7 +114,7 @@ func (l literalReader) lost(err error) error {
 		return nil
 	}
 	err = lineEOF(err, 1)
-	l.d.Fail(err)
+	l.d.die(err)
 	return err
 }
 
@@ -142,7 +142,7 @@ func (d *Decoder) Literal() *Literal {
 // gives its bytes; its errors are those of the connection.
 func (l *Literal) Accept() (io.Reader, error) {
 	if err := l.d.takeLiteral(); err != nil {
-		l.d.Fail(err)
+		l.d.die(err)
 		return nil, err
 	}
 	return literalReader{l.d}, nil
@@ -156,7 +156,7 @@ func (l *Literal) Discard() error {
 		return l.d.err
 	}
 	if err := l.d.drain(l.d.remain, &budget); err != nil {
-		l.d.Fail(err)
+		l.d.die(err)
 		return err
 	}
 	l.d.remain = 0

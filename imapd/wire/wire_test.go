@@ -654,9 +654,6 @@ func commands(r io.Reader) string {
 			}
 		}
 		fmt.Fprintf(&sb, "end %v\n", d.End())
-		if d.Err() == io.ErrNoProgress {
-			d.err = &SyntaxError{}
-		}
 		if err := d.Finish(); err != nil {
 			fmt.Fprintf(&sb, "%v\n", err)
 			break

@@ -1,0 +1,151 @@
+package imapd
+
+import (
+	"slices"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend"
+)
+
+// tellChanges takes the journal of the selected mailbox and tells the client
+// what is new: removed messages if expunges may be told now, new ones, changed
+// flags. An error ends the connection.
+func (s *session) tellChanges(expunges bool) error {
+	return s.tellChangesBut(expunges, nil)
+}
+
+// tellChangesBut is tellChanges without the flags of the messages in known,
+// which is ascending: the client has caused that change and asked for silence,
+// or was told already.
+func (s *session) tellChangesBut(expunges bool, known []imap.UID) error {
+	v := s.view
+	if v.mbox.Gone() {
+		return bye("The selected mailbox has been deleted")
+	}
+	var added, updated []imap.UID
+	select {
+	case <-v.mbox.Notify(): // what it announces is taken now
+	default:
+	}
+	if v.mbox.HighestModSeq() != v.modSeq {
+		ch := v.mbox.Changes(v.modSeq)
+		v.modSeq = ch.ModSeq
+		added, updated = ch.Added, ch.Updated
+		v.remove(ch.Removed)
+	}
+
+	if expunges && len(v.gone) > 0 {
+		s.tellExpunges()
+	}
+	if added = v.add(added); len(added) > 0 {
+		if !v.mbox.ReadOnly() {
+			if first, err := v.mbox.ClaimRecent(s.ctx); err == nil {
+				v.addRecent(first, added)
+			}
+		}
+		s.enc.Raw("* ").Num(uint64(v.len())).Raw(" EXISTS").CRLF()
+		s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
+	}
+	if len(added) > 0 || len(updated) > 0 {
+		s.tellKeywords()
+	}
+	if len(updated) > 0 {
+		updated = sorted(updated)
+		if len(known) > 0 {
+			updated = slices.DeleteFunc(slices.Clone(updated), func(uid imap.UID) bool {
+				_, found := slices.BinarySearch(known, uid)
+				return found
+			})
+		}
+		s.tellFlags(updated)
+	}
+	return s.enc.Err()
+}
+
+func sorted(uids []imap.UID) []imap.UID {
+	if slices.IsSorted(uids) {
+		return uids
+	}
+	uids = slices.Clone(uids)
+	slices.Sort(uids)
+	return uids
+}
+
+// remove notes messages as gone. They keep their sequence numbers until
+// tellExpunges.
+func (v *view) remove(uids []imap.UID) {
+	if len(uids) == 0 {
+		return
+	}
+	for _, uid := range uids {
+		if _, ok := slices.BinarySearch(v.uids, uid); ok {
+			v.gone = append(v.gone, uid)
+		}
+	}
+	slices.Sort(v.gone)
+	v.gone = slices.Compact(v.gone)
+}
+
+// add appends messages that are new to the view, and returns which those are.
+func (v *view) add(uids []imap.UID) []imap.UID {
+	uids = sorted(uids)
+	if n := len(v.uids); n > 0 {
+		i, found := slices.BinarySearch(uids, v.uids[n-1])
+		if found {
+			i++
+		}
+		uids = uids[i:]
+	}
+	v.uids = append(v.uids, uids...)
+	return uids
+}
+
+// tellExpunges takes the messages that are gone out of the view, in time linear
+// in the view.
+func (s *session) tellExpunges() {
+	v := s.view
+	kept, g := 0, 0
+	for _, uid := range v.uids {
+		if g < len(v.gone) && v.gone[g] == uid {
+			g++
+			if v.isRecent(uid) {
+				v.recentCount--
+			}
+			// All before it that are gone have been told, so its number is one
+			// more than those that stay.
+			s.enc.Raw("* ").Num(uint64(kept + 1)).Raw(" EXPUNGE").CRLF()
+			continue
+		}
+		v.uids[kept] = uid
+		kept++
+	}
+	v.uids, v.gone = v.uids[:kept], nil
+}
+
+// tellKeywords tells keywords that the client has not seen in FLAGS yet. They
+// must be known before a response uses them.
+func (s *session) tellKeywords() {
+	if s.view.newKeywords() {
+		s.tellFlagNames()
+	}
+}
+
+// tellFlags tells the flags of messages, ascending. Those that are gone are left out.
+func (s *session) tellFlags(uids []imap.UID) {
+	v := s.view
+	if len(uids) == 0 {
+		return
+	}
+	var flags []imap.Flag
+	i := 0
+	v.mbox.Messages(uids, func(msg *backend.Message) bool {
+		n, found := slices.BinarySearch(v.uids[i:], msg.UID)
+		if i += n; !found {
+			return s.enc.Err() == nil
+		}
+		flags = v.appendFlags(flags[:0], msg)
+		s.enc.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (UID ").Num(uint64(msg.UID)).Raw(" FLAGS ").Flags(flags).Raw(")").CRLF()
+		return s.enc.Err() == nil
+	})
+}

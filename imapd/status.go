@@ -1,0 +1,90 @@
+package imapd
+
+import (
+	"context"
+
+	"postern/backend"
+)
+
+// statusItems are the items of a STATUS command, in the order asked for.
+type statusItems struct{ names []string }
+
+// status is STATUS. RFC 3501 section 6.3.10, RFC 8438 (SIZE), RFC 9051 (DELETED),
+// RFC 7889 (APPENDLIMIT).
+func (s *session) status(*command) error {
+	s.dec.Space()
+	name := s.dec.Mailbox()
+	s.dec.Space()
+	items := s.parseStatusItems()
+	if err := s.dec.End(); err != nil {
+		return err
+	}
+	account, inner, err := s.existing(name)
+	if err != nil {
+		return err
+	}
+	st, err := s.mailboxStatus(account, inner)
+	if err != nil {
+		return err
+	}
+	s.writeStatus(name, items, st)
+	return nil
+}
+
+func (s *session) parseStatusItems() *statusItems {
+	items := &statusItems{}
+	d := s.dec
+	d.List(func() {
+		item := d.Word()
+		switch item {
+		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT":
+		default:
+			d.Fail(bad("Unknown STATUS item"))
+		}
+		if items.names = append(items.names, item); len(items.names) > 50 {
+			d.Fail(bad("Too many STATUS items"))
+		}
+	})
+	if len(items.names) == 0 {
+		d.Fail(bad("STATUS needs an item"))
+	}
+	return items
+}
+
+func (s *session) mailboxStatus(account *backend.Account, inner string) (st backend.Status, err error) {
+	err = s.wait(func(ctx context.Context) (err error) {
+		st, err = account.Status(ctx, inner)
+		return err
+	})
+	return st, err
+}
+
+func (s *session) writeStatus(name string, items *statusItems, st backend.Status) {
+	e := s.enc
+	e.Raw("* STATUS ").Mailbox(name).Raw(" (")
+	for i, item := range items.names {
+		if i > 0 {
+			e.SP()
+		}
+		e.Raw(item).SP()
+		switch item {
+		case "MESSAGES":
+			e.Num(uint64(st.Messages))
+		case "RECENT":
+			e.Num(uint64(st.Recent))
+		case "UIDNEXT":
+			e.Num(uint64(st.UIDNext))
+		case "UIDVALIDITY":
+			e.Num(uint64(st.UIDValidity))
+		case "UNSEEN":
+			e.Num(uint64(st.Unseen))
+		case "DELETED":
+			e.Num(uint64(st.Deleted))
+		case "SIZE":
+			e.Num(uint64(max(0, st.Size)))
+		case "APPENDLIMIT":
+			e.Num(uint64(s.limits.Message))
+		}
+	}
+	e.Raw(")").CRLF()
+}

@@ -1,0 +1,269 @@
+package imapd
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend"
+	"postern/imapd/wire"
+)
+
+// view is what a session knows of its selected mailbox. Between what the
+// backend has and what the client was told lies the journal: uids changes only
+// together with a response that says so, so a sequence number always means the
+// message the client means.
+type view struct {
+	mbox    *backend.Mailbox
+	account *backend.Account
+	name    string // as the client names it
+
+	uids   []imap.UID // ascending; sequence number n is uids[n-1]
+	modSeq uint64     // the journal has been taken up to here
+	gone   []imap.UID // of uids, ascending: removed, and the client not told yet
+
+	recent      imap.UIDSet // \Recent in this session; sorted, without overlaps
+	recentCount int         // of uids
+
+	keywords map[imap.Flag]bool // told in FLAGS, in lower case
+}
+
+// newView takes the mailbox as it is now. Nobody has been told anything yet.
+func newView(ctx context.Context, account *backend.Account, name string, mbox *backend.Mailbox) (*view, error) {
+	v := &view{mbox: mbox, account: account, name: name, keywords: make(map[imap.Flag]bool)}
+	// In this order a change between the calls is told once more, never lost.
+	v.modSeq = mbox.HighestModSeq()
+	first := imap.UID(0)
+	if !mbox.ReadOnly() {
+		var err error
+		if first, err = mbox.ClaimRecent(ctx); err != nil {
+			return nil, err
+		}
+	}
+	v.uids = mbox.UIDs()
+	if !mbox.ReadOnly() {
+		v.addRecent(first, v.uids)
+	}
+	return v, nil
+}
+
+// addRecent makes those of uids from first on \Recent.
+func (v *view) addRecent(first imap.UID, uids []imap.UID) {
+	i, _ := slices.BinarySearch(uids, first)
+	if uids = uids[i:]; len(uids) == 0 {
+		return
+	}
+	v.recentCount += len(uids)
+	lo, hi := uids[0], uids[len(uids)-1]
+	if n := len(v.recent); n > 0 && v.recent[n-1].Stop >= lo-1 {
+		v.recent[n-1].Stop = hi
+		return
+	}
+	v.recent = append(v.recent, imap.UIDRange{Start: lo, Stop: hi})
+}
+
+// isRecent reports whether the message is \Recent in this session.
+func (v *view) isRecent(uid imap.UID) bool {
+	i, found := slices.BinarySearchFunc(v.recent, uid, func(r imap.UIDRange, uid imap.UID) int {
+		switch {
+		case r.Stop < uid:
+			return -1
+		case r.Start > uid:
+			return 1
+		}
+		return 0
+	})
+	return found && i < len(v.recent)
+}
+
+// len returns the number of messages, as the client counts them.
+func (v *view) len() int { return len(v.uids) }
+
+// seq returns the sequence number of a message.
+func (v *view) seq(uid imap.UID) (seq uint32, ok bool) {
+	i, ok := slices.BinarySearch(v.uids, uid)
+	return uint32(i + 1), ok
+}
+
+// span is the messages with indices lo to hi-1, whose sequence numbers are lo+1 to hi.
+type span struct{ lo, hi int }
+
+// selection is messages of a view: ascending spans that do not touch. It is good
+// until changes are told.
+type selection []span
+
+// count returns the number of messages.
+func (sel selection) count() int {
+	n := 0
+	for _, sp := range sel {
+		n += sp.hi - sp.lo
+	}
+	return n
+}
+
+// add puts a span behind the others.
+func (sel selection) add(lo, hi int) selection {
+	if lo >= hi {
+		return sel
+	}
+	if n := len(sel); n > 0 && sel[n-1].hi >= lo {
+		sel[n-1].hi = max(sel[n-1].hi, hi)
+		return sel
+	}
+	return append(sel, span{lo, hi})
+}
+
+// find returns the messages of set. Numbers that mean nothing are passed over.
+// The time depends on the ranges in the set, not on the numbers in them.
+func (v *view) find(set imap.NumSet) selection {
+	n := len(v.uids)
+	if n == 0 {
+		return nil
+	}
+	var sel selection
+	switch set := set.(type) {
+	case imap.UIDSet:
+		last := v.uids[n-1]
+		for _, r := range set {
+			start, stop := r.Start, r.Stop
+			if start == 0 {
+				start = last
+			}
+			if stop == 0 {
+				// n:* holds the last message also where n is over it.
+				start, stop = min(start, last), max(start, last)
+			}
+			lo, _ := slices.BinarySearch(v.uids, start)
+			hi, found := slices.BinarySearch(v.uids[lo:], stop)
+			if hi += lo; found {
+				hi++
+			}
+			sel = sel.add(lo, hi)
+		}
+	case imap.SeqSet:
+		for _, r := range set {
+			start, stop := int(r.Start), int(r.Stop)
+			if start == 0 {
+				start = n
+			}
+			if stop == 0 {
+				start, stop = min(start, n), max(start, n)
+			}
+			sel = sel.add(min(start-1, n), min(stop, n))
+		}
+	}
+	return sel
+}
+
+// validSeqs reports whether every number of set is in the view, as FETCH, STORE,
+// COPY and MOVE ask for; "*" is unless there are no messages. Set is sorted, so
+// its last range tells.
+func (v *view) validSeqs(set imap.SeqSet) bool {
+	n := uint32(len(v.uids))
+	if len(set) == 0 || n == 0 {
+		return false
+	}
+	last := set[len(set)-1]
+	if last.Stop == 0 {
+		return last.Start <= n
+	}
+	return last.Stop <= n
+}
+
+// uidsOf returns the UIDs of the messages. For one span it is part of the view.
+func (v *view) uidsOf(sel selection) []imap.UID {
+	switch len(sel) {
+	case 0:
+		return nil
+	case 1:
+		return v.uids[sel[0].lo:sel[0].hi:sel[0].hi]
+	}
+	uids := make([]imap.UID, 0, sel.count())
+	for _, sp := range sel {
+		uids = append(uids, v.uids[sp.lo:sp.hi]...)
+	}
+	return uids
+}
+
+// messages yields the messages with their sequence numbers, ascending, until
+// yield returns false. Those that are gone are skipped; all is false if there
+// were any. The pointer is valid during the call only.
+func (v *view) messages(sel selection, yield func(seq uint32, msg *backend.Message) bool) (all bool) {
+	all = true
+	for _, sp := range sel {
+		i, stopped := sp.lo, false
+		v.mbox.Messages(v.uids[sp.lo:sp.hi:sp.hi], func(msg *backend.Message) bool {
+			for i < sp.hi && v.uids[i] < msg.UID {
+				i++
+				all = false
+			}
+			if i >= sp.hi || v.uids[i] != msg.UID {
+				return true
+			}
+			i++
+			stopped = !yield(uint32(i), msg)
+			return !stopped
+		})
+		if stopped {
+			return all
+		}
+		if i < sp.hi {
+			all = false
+		}
+	}
+	return all
+}
+
+// appendFlags appends what FETCH FLAGS says of the message. What is no flag to
+// IMAP is left out.
+func (v *view) appendFlags(dst []imap.Flag, msg *backend.Message) []imap.Flag {
+	from := len(dst)
+	dst = msg.AppendFlags(dst)
+	for i := from; i < len(dst); {
+		if wire.ValidFlag(string(dst[i])) {
+			i++
+		} else {
+			dst = slices.Delete(dst, i, i+1)
+		}
+	}
+	if v.isRecent(msg.UID) {
+		dst = append(dst, `\Recent`)
+	}
+	return dst
+}
+
+// newKeywords takes the keywords in use, and reports whether there are some that
+// the client was not told of in FLAGS.
+func (v *view) newKeywords() bool {
+	unknown := false
+	for _, k := range v.mbox.Keywords() {
+		if key := imap.Flag(strings.ToLower(string(k))); wire.ValidAtom(string(k)) && !v.keywords[key] {
+			v.keywords[key] = true
+			unknown = true
+		}
+	}
+	return unknown
+}
+
+// selected returns the messages that set means to a command. Sequence numbers
+// that do not exist are the client's mistake: BAD, as Dovecot answers.
+func (s *session) selected(set imap.NumSet) (selection, error) {
+	if imap.IsSearchRes(set) {
+		return nil, bad("No saved search result")
+	}
+	if seqs, ok := set.(imap.SeqSet); ok && !s.view.validSeqs(seqs) {
+		return nil, bad("No such message number")
+	}
+	return s.view.find(set), nil
+}
+
+// closeView leaves the selected mailbox.
+func (s *session) closeView() {
+	if s.view != nil {
+		s.view.mbox.Close()
+		s.view = nil
+		s.state = imap.ConnStateAuthenticated
+	}
+}
