@@ -247,9 +247,10 @@ func htmlToText(s string) string {
 	return strings.TrimSpace(entities.Replace(tagPattern.ReplaceAllString(s, "")))
 }
 
+var htmlEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "\r\n", "<br>\r\n", "\n", "<br>\r\n")
+
 func textToHTML(s string) string {
-	s = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;").Replace(s)
-	s = strings.ReplaceAll(strings.ReplaceAll(s, "\r\n", "\n"), "\n", "<br>\r\n")
+	s = htmlEscapes.Replace(s)
 	return "<html><head>\r\n<meta http-equiv=\"Content-Type\" content=\"text/html; charset=utf-8\"></head><body>" + s + "</body></html>"
 }
 

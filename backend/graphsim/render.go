@@ -192,6 +192,8 @@ func encodeWords(s string) string {
 	return mime.QEncoding.Encode("utf-8", s)
 }
 
+var quoteEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
 func formatAddresses(list []address) string {
 	var b strings.Builder
 	for i, a := range list {
@@ -202,7 +204,7 @@ func formatAddresses(list []address) string {
 			if enc := encodeWords(a.name); enc != a.name {
 				b.WriteString(enc)
 			} else {
-				b.WriteString(`"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(a.name) + `"`)
+				b.WriteString(`"` + quoteEscapes.Replace(a.name) + `"`)
 			}
 			b.WriteByte(' ')
 		}
@@ -340,7 +342,7 @@ func (r *rendering) attachment(a *attachment) {
 }
 
 func paramValue(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(encodeWords(s))
+	return quoteEscapes.Replace(encodeWords(s))
 }
 
 // part writes a node of the tree: new boundaries and encodings, the same content.
