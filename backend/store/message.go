@@ -1,0 +1,290 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/emersion/go-imap/v2"
+)
+
+// maxFolderID leaves room for the UID in a message's id.
+const maxFolderID = 1<<31 - 1
+
+func messageID(folder FolderID, uid imap.UID) MessageID {
+	return MessageID(int64(folder)<<32 | int64(uid))
+}
+
+// messageIDs returns the first and the last id a message of the folder can have.
+func messageIDs(folder FolderID) (first, last int64) {
+	return int64(folder) << 32, int64(folder)<<32 | 1<<32 - 1
+}
+
+func (id MessageID) folder() FolderID { return FolderID(id >> 32) }
+func (id MessageID) uid() imap.UID    { return imap.UID(uint32(id)) }
+
+// What messages.header says.
+const (
+	headerUnread = iota
+	headerKept
+	headerAbsent
+)
+
+const messageColumns = `id, graph_id, modseq, flags, keywords, received, sent, size, size_exact,
+	message_id, thread_id, header, COALESCE(body, 0), pending, pending_keywords, pending_seq, gen`
+
+// messageRow is a row of the message table.
+type messageRow struct {
+	Message
+	keywords string // as in the table; Keywords follows it
+	body     BodyID
+	gen      int64
+}
+
+// messageScanner turns rows into messages. It reuses its buffers and shares equal
+// keyword lists.
+type messageScanner struct {
+	id, modSeq, flags, received, sent, size, exact, header, body, pending, pendingKeywords, pendingSeq, gen int64
+
+	graphID, keywords, messageID, threadID string
+
+	dest []any
+	seen map[string][]string
+}
+
+func newMessageScanner() *messageScanner {
+	s := &messageScanner{seen: map[string][]string{}}
+	s.dest = []any{&s.id, &s.graphID, &s.modSeq, &s.flags, &s.keywords, &s.received, &s.sent, &s.size, &s.exact,
+		&s.messageID, &s.threadID, &s.header, &s.body, &s.pending, &s.pendingKeywords, &s.pendingSeq, &s.gen}
+	return s
+}
+
+// fill puts the row last scanned into m.
+func (s *messageScanner) fill(m *messageRow) {
+	id := MessageID(s.id)
+	m.Message = Message{
+		ID: id, Folder: id.folder(), UID: id.uid(), GraphID: GraphID(s.graphID), ModSeq: uint64(s.modSeq),
+		Flags: Flags(s.flags), Received: fromSeconds(s.received), Sent: fromSeconds(s.sent),
+		Size: s.size, SizeExact: s.exact != 0, InternetMessageID: s.messageID, ThreadID: s.threadID,
+		HasHeader: s.header == headerKept, HeaderAbsent: s.header == headerAbsent, HasBody: s.body != 0,
+		Pending: Flags(s.pending), PendingKeywords: s.pendingKeywords != 0, PendingSeq: s.pendingSeq,
+	}
+	m.keywords, m.body, m.gen = s.keywords, BodyID(s.body), s.gen
+	if s.keywords != "" {
+		list, ok := s.seen[s.keywords]
+		if !ok {
+			list = strings.Split(s.keywords, " ")
+			s.seen[s.keywords] = list
+		}
+		m.Keywords = list
+	}
+}
+
+// each calls fn for every row and closes rows. fn may keep what it is given.
+func (s *messageScanner) each(rows *sql.Rows, fn func(*messageRow)) error {
+	defer rows.Close()
+	for rows.Next() {
+		if err := rows.Scan(s.dest...); err != nil {
+			return err
+		}
+		m := new(messageRow)
+		s.fill(m)
+		fn(m)
+	}
+	return rows.Err()
+}
+
+// raw is each for a driver's own rows, without what database/sql does for each column.
+func (s *messageScanner) raw(rows driver.Rows, fn func(*messageScanner)) error {
+	values := make([]driver.Value, len(s.dest))
+	for {
+		switch err := rows.Next(values); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		for i, v := range values {
+			switch dest := s.dest[i].(type) {
+			case *int64:
+				n, ok := v.(int64)
+				if !ok {
+					return fmt.Errorf("column %d of a message is a %T", i, v)
+				}
+				*dest = n
+			case *string:
+				text, ok := v.(string)
+				if !ok {
+					return fmt.Errorf("column %d of a message is a %T", i, v)
+				}
+				*dest = text
+			}
+		}
+		fn(s)
+	}
+}
+
+// Messages returns all messages of a folder by UID. 100,000 take about 60 MB.
+func (s *Store) Messages(ctx context.Context, folder FolderID) ([]Message, error) {
+	list, err := s.messages(ctx, folder)
+	return list, s.db.explain("list messages", err)
+}
+
+func (s *Store) messages(ctx context.Context, folder FolderID) ([]Message, error) {
+	f, err := s.folderRow(ctx, folder)
+	if err != nil {
+		return nil, err
+	}
+	first, last := messageIDs(folder)
+	conn, err := s.db.r.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	list := make([]Message, 0, f.Messages)
+	query := rebind(s.db.numbered, "SELECT "+messageColumns+" FROM messages WHERE id BETWEEN ? AND ? ORDER BY id")
+	err = conn.Raw(func(dc any) error {
+		q, ok := dc.(driver.QueryerContext)
+		if !ok {
+			return fmt.Errorf("driver %T cannot query", dc)
+		}
+		rows, err := q.QueryContext(ctx, query, []driver.NamedValue{{Ordinal: 1, Value: first}, {Ordinal: 2, Value: last}})
+		if err != nil {
+			return err
+		}
+		var m messageRow
+		err = newMessageScanner().raw(rows, func(sc *messageScanner) {
+			sc.fill(&m)
+			list = append(list, m.Message)
+		})
+		return errors.Join(err, rows.Close())
+	})
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// Message returns one message, or [ErrNotFound].
+func (s *Store) Message(ctx context.Context, id MessageID) (*Message, error) {
+	list, err := s.find(ctx, "SELECT "+messageColumns+" FROM messages WHERE id = ?", int64(id))
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return nil, s.db.explain("read message", err)
+	}
+	return &list[0], nil
+}
+
+// MessagesByUID returns those of the UIDs that are there, ascending.
+func (s *Store) MessagesByUID(ctx context.Context, folder FolderID, uids []imap.UID) ([]Message, error) {
+	ids := make([]int64, len(uids))
+	for i, uid := range uids {
+		ids[i] = int64(messageID(folder, uid))
+	}
+	// Lists are filled up with repeated values and may hold a UID twice in
+	// different parts, so sort and make unique first.
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	list := make([]Message, 0, len(ids))
+	err := inList(ids, nil, func(in string, args []any) error {
+		part, err := s.find(ctx, "SELECT "+messageColumns+" FROM messages WHERE id IN ("+in+") ORDER BY id", args...)
+		list = append(list, part...)
+		return err
+	})
+	if err != nil {
+		return nil, s.db.explain("read messages", err)
+	}
+	return list, nil
+}
+
+// MessageByGraphID returns the message in each folder of the account that holds
+// it: two for a moment while a move is under way, else one or none.
+func (s *Store) MessageByGraphID(ctx context.Context, account AccountID, id GraphID) ([]Message, error) {
+	list, err := s.find(ctx, "SELECT "+messageColumns+` FROM messages WHERE graph_id = ?
+		AND folder IN (SELECT f.id FROM folders f WHERE f.account = ?) ORDER BY id`, string(id), int64(account))
+	return list, s.db.explain("read message", err)
+}
+
+// ByInternetMessageID returns the messages of the account with exactly this
+// Message-ID, by folder and UID.
+func (s *Store) ByInternetMessageID(ctx context.Context, account AccountID, id string) ([]Message, error) {
+	if id == "" {
+		return nil, nil
+	}
+	list, err := s.find(ctx, "SELECT "+messageColumns+` FROM messages WHERE message_id_hash = ? AND message_id_hash <> 0 AND message_id = ?
+		AND folder IN (SELECT f.id FROM folders f WHERE f.account = ?) ORDER BY id`, hashMessageID(id), id, int64(account))
+	return list, s.db.explain("find message id", err)
+}
+
+// Pending returns messages with local changes that are not in Graph yet, oldest
+// change first, at most limit.
+func (s *Store) Pending(ctx context.Context, account AccountID, limit int) ([]Message, error) {
+	list, err := s.find(ctx, "SELECT "+messageColumns+` FROM messages WHERE pending_seq <> 0
+		AND folder IN (SELECT f.id FROM folders f WHERE f.account = ?) ORDER BY pending_seq, id LIMIT ?`, int64(account), int64(limit))
+	return list, s.db.explain("list pending changes", err)
+}
+
+// MissingHeaders returns messages whose header was neither read nor found absent,
+// highest UID first, at most limit.
+func (s *Store) MissingHeaders(ctx context.Context, folder FolderID, limit int) ([]Message, error) {
+	first, last := messageIDs(folder)
+	list, err := s.find(ctx, "SELECT "+messageColumns+` FROM messages WHERE header = 0 AND id BETWEEN ? AND ?
+		ORDER BY id DESC LIMIT ?`, first, last, int64(limit))
+	return list, s.db.explain("list missing headers", err)
+}
+
+func (s *Store) find(ctx context.Context, query string, args ...any) ([]Message, error) {
+	rows, err := s.db.query(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	var list []Message
+	err = newMessageScanner().each(rows, func(m *messageRow) { list = append(list, m.Message) })
+	return list, err
+}
+
+// hashMessageID is what message_id_hash holds; never 0 but for the empty id.
+func hashMessageID(id string) int64 {
+	if id == "" {
+		return 0
+	}
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, id)
+	if v := int64(h.Sum64()); v != 0 {
+		return v
+	}
+	return 1
+}
+
+// normalKeywords returns keywords as the table holds them: sorted, each once
+// (their case does not matter, RFC 9051 section 2.3.2), without what cannot be a
+// keyword because it is empty or holds blanks or controls.
+func normalKeywords(list []string) []string {
+	var out []string
+	for _, k := range list {
+		if k == "" || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
+			continue
+		}
+		if !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, k) }) {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int {
+		return cmp.Or(strings.Compare(strings.ToLower(a), strings.ToLower(b)), strings.Compare(a, b))
+	})
+	return out
+}
+
+func (m *messageRow) setKeywords(list []string) {
+	m.Keywords = normalKeywords(list)
+	m.keywords = strings.Join(m.Keywords, " ")
+}

@@ -1,0 +1,74 @@
+package store
+
+import "time"
+
+// State is where a submission stands.
+type State string
+
+const (
+	StateSpooled State = "spooled" // row and file are there, 250 not yet said; never due
+	StateQueued  State = "queued"  // waits for NextAttempt
+	StateSending State = "sending" // claimed; turned into unclear by Recover after a crash
+	StateUnclear State = "unclear" // an attempt ended without an answer: look before sending again
+	StateSent    State = "sent"    // Graph has taken it
+	StateBounced State = "bounced" // given up, the sender was told
+	StateHeld    State = "held"    // waits for a person
+)
+
+// Recipient is one envelope recipient with its DSN wishes, RFC 3461.
+type Recipient struct {
+	Address string
+	Notify  []string // NEVER, or any of SUCCESS, FAILURE, DELAY
+	Orcpt   string   // as given, "rfc822;user@example.org"
+}
+
+// DSN holds the parameters of MAIL FROM, RFC 3461 sections 4.3 and 4.4.
+type DSN struct {
+	Ret   string // FULL, HDRS or ""
+	EnvID string
+}
+
+// Submission is one submitted message. The MIME is in a spool file.
+type Submission struct {
+	ID    string // given by Insert if empty; sorts by time of submission
+	State State
+	// ClaimedFrom is the state Claim found: StateUnclear means that an earlier
+	// attempt may have sent the message.
+	ClaimedFrom State
+
+	Mailbox      string // address of the Microsoft 365 mailbox it goes through
+	Login        string
+	RemoteAddr   string
+	EnvelopeFrom string // reversePath, "" for <>
+	Recipients   []Recipient
+	DSN          DSN
+
+	MessageID string // Message-ID field
+	Mark      string // our own mark in the message
+	Size      int64  // bytes of the spool file
+	Spool     string // file name within SpoolDir
+
+	Attempts       int
+	NextAttempt    time.Time // times are UTC, whole milliseconds
+	Created        time.Time // set by Insert if zero
+	Updated        time.Time // set by every change
+	Expires        time.Time
+	LastError      string
+	HoldReason     string
+	GraphRequestID string
+	DelayNotified  time.Time // a DELAY notice was sent; zero: none
+}
+
+// Filter chooses submissions; zero fields do not restrict.
+type Filter struct {
+	States    []State
+	Mailbox   string // equal but for case
+	Login     string
+	Sender    string // part of EnvelopeFrom, case does not matter
+	Recipient string // part of any recipient's address, case does not matter
+	MessageID string
+	OlderThan time.Time // Created before
+	NewerThan time.Time // Created at or after
+	After     string    // ids greater than this one, for paging
+	Limit     int       // 0: all
+}
