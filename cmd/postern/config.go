@@ -1,0 +1,245 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// config is the configuration file. docs/configuration.md describes every key.
+type config struct {
+	State    string `yaml:"state"`     // folder for databases, spool and bodies
+	StateDir string `yaml:"state_dir"` // belongs to state: postgres://…, not yet available
+
+	Credentials map[string]credentialConfig `yaml:"credentials"`
+	Mailboxes   []mailboxConfig             `yaml:"mailboxes"`
+	Logins      []loginConfig               `yaml:"logins"`
+	Listeners   []listenerConfig            `yaml:"listeners"`
+
+	TLS   tlsConfig   `yaml:"tls"`
+	SMTP  smtpConfig  `yaml:"smtp"`
+	IMAP  imapConfig  `yaml:"imap"`
+	Queue queueConfig `yaml:"queue"`
+	Cache cacheConfig `yaml:"cache"`
+}
+
+// credentialConfig is an Entra app.
+type credentialConfig struct {
+	Tenant           string `yaml:"tenant"` // directory id or domain
+	ClientID         string `yaml:"client_id"`
+	ClientSecret     string `yaml:"client_secret"`
+	ClientSecretFile string `yaml:"client_secret_file"`
+	Cloud            string `yaml:"cloud"`     // global, usgov, usgov-dod or china
+	LoginURL         string `yaml:"login_url"` // in place of the cloud's own sign-in host
+	GraphURL         string `yaml:"graph_url"` // in place of the cloud's own Graph host, without /v1.0
+
+	// Other ways to sign in; not yet available.
+	Certificate        string `yaml:"certificate"`
+	Key                string `yaml:"key"`
+	FederatedTokenFile string `yaml:"federated_token_file"`
+	ManagedIdentity    string `yaml:"managed_identity"`
+	DeviceCode         string `yaml:"device_code"`
+}
+
+// mailboxConfig is one Microsoft 365 mailbox.
+type mailboxConfig struct {
+	Address    string   `yaml:"address"`
+	Credential string   `yaml:"credential"`
+	Aliases    []string `yaml:"aliases"`
+}
+
+// loginConfig is one of Postern's own logins.
+type loginConfig struct {
+	Username         string         `yaml:"username"`
+	PasswordHash     string         `yaml:"password_hash"`
+	PasswordHashFile string         `yaml:"password_hash_file"`
+	Mailbox          string         `yaml:"mailbox"`
+	Shared           []string       `yaml:"shared"`
+	Allow            []string       `yaml:"allow"` // smtp, imap; both when absent
+	ReadOnly         bool           `yaml:"read_only"`
+	SendAs           []string       `yaml:"send_as"`
+	RewriteFrom      bool           `yaml:"rewrite_from"`
+	Networks         []netip.Prefix `yaml:"networks"` // from anywhere when absent
+}
+
+// listenerConfig is one address to listen on.
+type listenerConfig struct {
+	Protocol       string `yaml:"protocol"`        // smtp, imap or http
+	Address        string `yaml:"address"`         // host:port
+	TLS            string `yaml:"tls"`             // none, starttls or implicit
+	AllowPlaintext bool   `yaml:"allow_plaintext"` // lets tls: none listen off loopback
+	Profile        string `yaml:"profile"`         // of smtp: modern; device is not yet available
+}
+
+// tlsConfig names the certificate of all listeners, PEM files.
+type tlsConfig struct {
+	Certificate string `yaml:"certificate"`
+	Key         string `yaml:"key"`
+}
+
+type smtpConfig struct {
+	Wait       time.Duration `yaml:"wait"`        // how long the end of DATA waits for the first attempt
+	MaxMessage byteSize      `yaml:"max_message"` // of a submitted or appended message
+}
+
+type imapConfig struct {
+	Poll   time.Duration `yaml:"poll"`   // between looks at folders somebody has open
+	Size   string        `yaml:"size"`   // auto, exact or estimate
+	Append string        `yaml:"append"` // json or import-mime
+	Delete string        `yaml:"delete"` // recoverable, trash or purge
+}
+
+type queueConfig struct {
+	Lifetime time.Duration `yaml:"lifetime"` // how long a message is tried
+}
+
+type cacheConfig struct {
+	Bodies byteSize `yaml:"bodies"` // kept message bodies on disk
+}
+
+// defaultConfig is what holds where the file says nothing.
+func defaultConfig() config {
+	return config{
+		State: "/var/lib/postern",
+		SMTP:  smtpConfig{Wait: 10 * time.Second, MaxMessage: 150e6},
+		IMAP:  imapConfig{Poll: 5 * time.Second, Size: "auto", Append: "json", Delete: "recoverable"},
+		Queue: queueConfig{Lifetime: 48 * time.Hour},
+		Cache: cacheConfig{Bodies: 2e9},
+	}
+}
+
+// configFile is a configuration as read, with what is wrong about it.
+type configFile struct {
+	config
+	path     string
+	lines    map[string]int
+	expanded map[string]bool
+	errors   []problem
+	warnings []problem
+}
+
+// readConfig reads and checks the file at path. The error lists all that is wrong, one fault on each line.
+func readConfig(path string, getenv func(string) (string, bool)) (*configFile, error) {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return nil, explainReadError(path, err)
+	}
+	c := parseConfig(path, src, getenv)
+	c.checkPermissions()
+	return c, c.err()
+}
+
+func explainReadError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist: write it with postern config example >%s, then edit it", path, path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may not be read by this user: %w", path, err)
+	}
+	return err
+}
+
+// parseConfig reads and checks src. Files it names are looked for beside path.
+func parseConfig(path string, src []byte, getenv func(string) (string, bool)) *configFile {
+	c := &configFile{config: defaultConfig(), path: path}
+	d := decoder{getenv: getenv}
+	d.decode(src, &c.config)
+	c.lines, c.expanded, c.errors = d.lines, d.expanded, d.problems
+	c.check()
+	return c
+}
+
+// err returns all faults as one error, or nil.
+func (c *configFile) err() error {
+	if len(c.errors) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(c.describe(c.errors), "\n"))
+}
+
+// describe returns the problems in the order of the file, each with the file's name and line.
+func (c *configFile) describe(problems []problem) []string {
+	var out []string
+	for _, p := range sortProblems(problems) {
+		if p.line == 0 {
+			out = append(out, fmt.Sprintf("%s: %s", c.path, p.text))
+		} else {
+			out = append(out, fmt.Sprintf("%s:%d: %s", c.path, p.line, p.text))
+		}
+	}
+	return out
+}
+
+// errorf notes a fault of the value at path.
+func (c *configFile) errorf(path, format string, args ...any) {
+	c.errors = append(c.errors, problem{c.line(path), at(path) + fmt.Sprintf(format, args...)})
+}
+
+// warnf notes something that works but should not stay.
+func (c *configFile) warnf(path, format string, args ...any) {
+	c.warnings = append(c.warnings, problem{c.line(path), at(path) + fmt.Sprintf(format, args...)})
+}
+
+// line returns where the value at path stands, or the nearest thing around it.
+func (c *configFile) line(path string) int {
+	for path != "" {
+		if n, ok := c.lines[path]; ok {
+			return n
+		}
+		path = path[:max(strings.LastIndexByte(path, '.'), strings.LastIndexByte(path, '['), 0)]
+	}
+	return 0
+}
+
+// beside returns name as seen from the configuration file's folder, so that
+// it does not matter where the program is started.
+func (c *configFile) beside(name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(c.path), name)
+}
+
+// secretFile returns the content of the file a *_file key names, without the line end.
+func (c *configFile) secretFile(path, name string) string {
+	b, err := os.ReadFile(c.beside(name))
+	if err != nil {
+		c.errorf(path, "%v", err)
+		return ""
+	}
+	s := strings.TrimRight(string(b), "\r\n")
+	if s == "" {
+		c.errorf(path, "%s is empty", c.beside(name))
+	}
+	return s
+}
+
+// checkPermissions warns of secrets that others on this machine can read. It does
+// not refuse them: containers and test set-ups mount files with modes nobody there can change.
+func (c *configFile) checkPermissions() {
+	if runtime.GOOS == "windows" {
+		return // access lists, of which the mode bits say nothing
+	}
+	readable := func(name string) bool {
+		info, err := os.Stat(name)
+		return err == nil && info.Mode().Perm()&0o004 != 0
+	}
+	for name, cred := range c.Credentials {
+		path := "credentials." + name
+		if cred.ClientSecret != "" && cred.ClientSecretFile == "" && !c.expanded[path+".client_secret"] && readable(c.path) {
+			c.warnf(path+".client_secret", "everybody on this machine can read this secret: chmod 640 %s, or use client_secret_file or ${VAR}", c.path)
+		}
+		if f := c.beside(cred.ClientSecretFile); f != "" && readable(f) {
+			c.warnf(path+".client_secret_file", "everybody on this machine can read this secret: chmod 640 %s", f)
+		}
+	}
+	if f := c.beside(c.TLS.Key); f != "" && readable(f) {
+		c.warnf("tls.key", "everybody on this machine can read this key: chmod 640 %s", f)
+	}
+}

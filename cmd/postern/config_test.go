@@ -1,0 +1,235 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testEnv is the environment the sample files are read in.
+func testEnv(name string) (string, bool) {
+	if name == "POSTERN_CLIENT_SECRET" {
+		return "s3cret~value", true
+	}
+	return "", false
+}
+
+// Each bad file says on its first lines, behind "# want:", what must be said of it, and nothing else may be.
+func TestSampleConfigs(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/config/*.yaml")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d sample files, %v", len(files), err)
+	}
+	for _, path := range files {
+		t.Run(filepath.Base(path), func(t *testing.T) {
+			src, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := parseConfig(path, src, testEnv)
+			var want []string
+			for _, m := range regexp.MustCompile(`(?m)^# want: (.*)$`).FindAllStringSubmatch(string(src), -1) {
+				want = append(want, filepath.Base(path)+":"+m[1])
+			}
+			got := c.describe(c.errors)
+			for i := range got {
+				got[i] = strings.ReplaceAll(got[i], filepath.Dir(path)+string(filepath.Separator), "")
+			}
+			good := strings.HasPrefix(filepath.Base(path), "good-")
+			if good != (len(want) == 0) {
+				t.Fatalf("a good file wants no errors, a bad one some")
+			}
+			for i := range max(len(got), len(want)) {
+				switch {
+				case i >= len(got):
+					t.Errorf("not said: %s", want[i])
+				case i >= len(want):
+					t.Errorf("said too much: %s", got[i])
+				case !strings.HasPrefix(got[i], want[i]):
+					t.Errorf("said %s\nwant %s", got[i], want[i])
+				}
+			}
+			if good {
+				if _, err := c.backend(nil); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+func TestExampleConfig(t *testing.T) {
+	c := parseConfig("example.yaml", []byte(exampleConfig), testEnv)
+	if err := c.err(); err != nil {
+		t.Fatal(err)
+	}
+	if len(c.warnings) > 0 {
+		t.Errorf("warnings: %v", c.describe(c.warnings))
+	}
+	if got := c.Credentials["contoso"].ClientSecret; got != "s3cret~value" {
+		t.Errorf("client secret is %q", got)
+	}
+	def := defaultConfig()
+	if c.State != def.State || c.SMTP != def.SMTP || c.IMAP != def.IMAP || c.Queue != def.Queue || c.Cache != def.Cache {
+		t.Errorf("the example differs from the defaults it explains:\n%+v\n%+v", c.config, def)
+	}
+	without := parseConfig("example.yaml", []byte(exampleConfig), func(string) (string, bool) { return "", false })
+	if err := without.err(); err == nil || !strings.Contains(err.Error(), "environment variable POSTERN_CLIENT_SECRET is not set") {
+		t.Errorf("without the variable: %v", err)
+	}
+}
+
+// docs/configuration.md must name every key.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var visit func(reflect.Type)
+	visit = func(typ reflect.Type) {
+		for f := range typ.Fields() {
+			key := f.Tag.Get("yaml")
+			if !strings.Contains(string(doc), "`"+key+"`") {
+				t.Errorf("docs/configuration.md lacks `%s`", key)
+			}
+			elem := f.Type
+			if elem.Kind() == reflect.Slice || elem.Kind() == reflect.Map {
+				elem = elem.Elem()
+			}
+			if elem.Kind() == reflect.Struct && elem.PkgPath() == typ.PkgPath() {
+				visit(elem)
+			}
+		}
+	}
+	visit(reflect.TypeFor[config]())
+}
+
+func TestPaths(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "secret"), []byte("from a file\r\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	src := `
+state: var
+credentials: {c: {tenant: contoso.example, client_id: 0123e5, client_secret_file: secret}}
+mailboxes: [{address: a@contoso.example, credential: c}]
+listeners: [{protocol: imap, address: "[::1]:0"}]
+`
+	c := parseConfig(filepath.Join(dir, "postern.yaml"), []byte(src), testEnv)
+	if err := c.err(); err != nil {
+		t.Fatal(err)
+	}
+	if want := filepath.Join(dir, "var"); c.State != want {
+		t.Errorf("state is %s, want %s: beside the file", c.State, want)
+	}
+	if got := c.Credentials["c"]; got.ClientSecret != "from a file" || got.ClientID != "0123e5" || got.Cloud != "global" {
+		t.Errorf("credential is %+v", got)
+	}
+	if len(c.warnings) != 1 || !strings.Contains(c.warnings[0].text, "nobody can log in") {
+		t.Errorf("warnings: %v", c.warnings)
+	}
+}
+
+func TestPermissionWarning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postern.yaml")
+	src := strings.Replace(exampleConfig, "${POSTERN_CLIENT_SECRET}", "written~here", 1)
+	for _, tt := range []struct {
+		mode os.FileMode
+		warn bool
+	}{{0o644, true}, {0o640, false}, {0o600, false}} {
+		if err := os.WriteFile(path, []byte(src), tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		c, err := readConfig(path, testEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if warned := len(c.warnings) > 0; warned != tt.warn {
+			t.Errorf("mode %o: warnings %v", tt.mode, c.describe(c.warnings))
+		}
+	}
+}
+
+func TestExpand(t *testing.T) {
+	env := func(name string) (string, bool) {
+		v, ok := map[string]string{"A": "1", "EMPTY": "", "DOLLAR": "${A}"}[name]
+		return v, ok
+	}
+	for _, tt := range []struct {
+		in, out string
+		used    bool
+		fails   bool
+	}{
+		{in: "plain", out: "plain"},
+		{in: "$argon2id$v=19$m=1", out: "$argon2id$v=19$m=1"},
+		{in: "${A}", out: "1", used: true},
+		{in: "x${A}y${A}", out: "x1y1", used: true},
+		{in: "${EMPTY}", out: "", used: true},
+		{in: "${DOLLAR}", out: "${A}", used: true}, // once only
+		{in: "$${A}", out: "${A}"},
+		{in: "$A", out: "$A"},
+		{in: "${B}", fails: true},
+		{in: "${A", fails: true},
+		{in: "${}", fails: true},
+		{in: "${A:-x}", fails: true},
+	} {
+		out, used, err := expand(tt.in, env)
+		if (err != nil) != tt.fails {
+			t.Errorf("%q: %v", tt.in, err)
+		} else if err == nil && (out != tt.out || used != tt.used) {
+			t.Errorf("%q gives %q, %v; want %q, %v", tt.in, out, used, tt.out, tt.used)
+		}
+	}
+}
+
+func TestParseSize(t *testing.T) {
+	for in, want := range map[string]byteSize{
+		"0": 0, "1234": 1234, "150MB": 150e6, "2GB": 2e9, "2 gb": 2e9, "1.5GB": 15e8, "512KiB": 512 << 10, "150MiB": 150 << 20, "1G": 1 << 30,
+	} {
+		got, err := parseSize(in)
+		if err != nil || got != want {
+			t.Errorf("%q is %d, %v; want %d", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "MB", "-1MB", "1XB", "1e400", "NaN", "Inf", "10000000TB", "0.5"} {
+		if got, err := parseSize(in); err == nil {
+			t.Errorf("%q is taken as %d", in, got)
+		}
+	}
+	for n, want := range map[byteSize]string{150e6: "150MB", 2e9: "2GB", 1 << 30: "1GiB", 1234: "1234B", 0: "0B"} {
+		if n.String() != want {
+			t.Errorf("%d is written %s, want %s", int64(n), n, want)
+		}
+	}
+}
+
+func TestDefaultsAreGood(t *testing.T) {
+	c := &configFile{config: defaultConfig()}
+	c.checkLimits()
+	if err := c.err(); err != nil {
+		t.Error(err)
+	}
+	if c.SMTP.Wait != 10*time.Second {
+		t.Errorf("smtp.wait is %v", c.SMTP.Wait)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add(exampleConfig)
+	files, _ := filepath.Glob("../../testdata/config/*.yaml")
+	for _, path := range files {
+		if src, err := os.ReadFile(path); err == nil {
+			f.Add(string(src))
+		}
+	}
+	f.Fuzz(func(t *testing.T, src string) {
+		parseConfig("fuzz.yaml", []byte(src), testEnv)
+	})
+}

@@ -1,0 +1,15 @@
+// Postern is a side door to Microsoft 365 for mail programs that only speak
+// SMTP and IMAP: it listens for them and does what they ask through Microsoft Graph.
+package main
+
+import (
+	"fmt"
+	"os"
+)
+
+func main() {
+	if err := rootCommand().Execute(); err != nil {
+		fmt.Fprintln(os.Stderr, "postern:", err)
+		os.Exit(1)
+	}
+}

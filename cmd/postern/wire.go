@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"postern/backend"
+	"postern/backend/token"
+)
+
+// backend translates a checked configuration into the backend's own.
+func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
+	if err := c.err(); err != nil {
+		return backend.Config{}, fmt.Errorf("configuration: %w", err)
+	}
+	cfg := backend.Config{
+		State:         c.State,
+		Credentials:   make(map[string]token.Credential, len(c.Credentials)),
+		Logins:        c.logins(),
+		SendWait:      c.SMTP.Wait,
+		MaxMessage:    int64(c.SMTP.MaxMessage),
+		QueueLifetime: c.Queue.Lifetime,
+		Poll:          c.IMAP.Poll,
+		Size:          backend.SizePolicy(c.IMAP.Size),
+		Append:        backend.AppendPolicy(c.IMAP.Append),
+		Delete:        backend.DeletePolicy(c.IMAP.Delete),
+		CacheBodies:   int64(c.Cache.Bodies),
+		Logger:        log,
+	}
+	for name, cred := range c.Credentials {
+		cfg.Credentials[name] = token.Credential{Name: name, Tenant: cred.Tenant, ClientID: cred.ClientID, ClientSecret: cred.ClientSecret,
+			Cloud: token.Cloud(cred.Cloud), LoginURL: cred.LoginURL, GraphURL: cred.GraphURL}
+	}
+	for _, m := range c.Mailboxes {
+		cfg.Mailboxes = append(cfg.Mailboxes, backend.MailboxConfig{Address: m.Address, Credential: m.Credential, Aliases: m.Aliases})
+	}
+	return cfg, nil
+}
+
+// logins translates the logins, the part of the configuration that can change while the server runs.
+func (c *configFile) logins() []backend.LoginConfig {
+	var out []backend.LoginConfig
+	for _, l := range c.Logins {
+		out = append(out, backend.LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared,
+			SMTP: slices.Contains(l.Allow, "smtp"), IMAP: slices.Contains(l.Allow, "imap"), ReadOnly: l.ReadOnly, SendAs: l.SendAs,
+			RewriteFrom: l.RewriteFrom, Networks: l.Networks})
+	}
+	return out
+}
