@@ -1,0 +1,47 @@
+# make check is what CI runs, and what to run before each commit.
+
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+
+.PHONY: build check fmt vet staticcheck vuln test race e2e demo clean
+
+build:
+	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o postern ./cmd/postern
+
+check: fmt vet staticcheck vuln race
+
+fmt:
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+# Both tools are fetched by the module proxy. Where that cannot be reached, their check is left out with a word.
+staticcheck:
+	@if $(GO) run $(STATICCHECK) -version >/dev/null 2>&1; then $(GO) run $(STATICCHECK) ./...; \
+	else echo "staticcheck: skipped, $(STATICCHECK) cannot be fetched"; fi
+
+# govulncheck ends with status 3 when vulnerable code is reached (go run prints it and ends with 1);
+# anything else that fails is the database being out of reach.
+vuln:
+	@$(GO) run $(GOVULNCHECK) ./... >govulncheck.out 2>&1; status=$$?; \
+	if grep -q '^exit status 3$$' govulncheck.out; then cat govulncheck.out; rm -f govulncheck.out; exit 1; fi; \
+	if [ $$status -ne 0 ]; then echo "govulncheck: skipped, $$(grep -v '^exit status' govulncheck.out | tail -n 1)"; fi; rm -f govulncheck.out
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race -shuffle=on ./...
+
+# Only the tests that drive the built program with other people's mail programs.
+e2e:
+	$(GO) test -count=1 -run TestE2E -v ./cmd/postern
+
+demo:
+	$(GO) run ./cmd/postern demo
+
+clean:
+	rm -f postern govulncheck.out
