@@ -1,0 +1,95 @@
+package smtpd
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// listener hands go-smtp our own connections and turns away those over the limits.
+type listener struct {
+	net.Listener
+	server *Server
+}
+
+// Accept returns the next connection that is within the limits. TLS is not begun
+// here: a silent client must not keep others from being accepted.
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if c := l.server.admit(raw); c != nil {
+			return c, nil
+		}
+	}
+}
+
+// admit counts raw in and wraps it, or refuses it and returns nil.
+func (s *Server) admit(raw net.Conn) *conn {
+	remote := peerAddr(raw)
+	key := remote.String()
+
+	s.mu.Lock()
+	refusal := ""
+	switch {
+	case s.stopping:
+		refusal = lineStopping
+	case len(s.conns) >= s.limits.Connections:
+		refusal = "421 4.7.0 Too many connections, try again later\r\n"
+	case s.perAddr[key] >= s.limits.PerAddress:
+		refusal = "421 4.7.0 Too many connections from your address, try again later\r\n"
+	}
+	if refusal != "" {
+		s.mu.Unlock()
+		s.log.Warn("smtp connection refused", "remote", key, "reply", refusal[:len(refusal)-2])
+		go func() {
+			// A client that waits for a TLS handshake would only see noise.
+			if s.opts.TLS != TLSImplicit {
+				raw.SetWriteDeadline(time.Now().Add(time.Second))
+				raw.Write([]byte(refusal))
+			}
+			raw.Close()
+		}()
+		return nil
+	}
+	c := newConn(s, raw, remote)
+	s.conns[c] = struct{}{}
+	s.perAddr[key]++
+	s.mu.Unlock()
+	return c
+}
+
+// release takes a closed connection out of the counts.
+func (s *Server) release(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, ok := s.conns[c]; !ok {
+		return
+	}
+	delete(s.conns, c)
+	key := c.remote.String()
+	if s.perAddr[key]--; s.perAddr[key] <= 0 {
+		delete(s.perAddr, key)
+	}
+}
+
+// peerAddr returns the client's address, the zero Addr when it has none (a pipe in a test).
+func peerAddr(c net.Conn) netip.Addr {
+	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// serverTLS is the configuration for one connection: nothing older than TLS 1.2 unless told otherwise.
+func serverTLS(cfg *tls.Config) *tls.Config {
+	if cfg.MinVersion != 0 {
+		return cfg
+	}
+	cfg = cfg.Clone()
+	cfg.MinVersion = tls.VersionTLS12
+	return cfg
+}

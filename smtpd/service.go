@@ -1,0 +1,35 @@
+package smtpd
+
+import (
+	"context"
+	"io"
+
+	"postern/backend"
+)
+
+// service is what a session asks of the backend. Tests of the protocol stand in for it.
+type service interface {
+	Authenticate(ctx context.Context, a backend.Attempt) (*backend.Login, error)
+	CheckSender(login *backend.Login, reversePath string) error
+	newSubmission(login *backend.Login, env backend.Envelope) (submission, error)
+}
+
+// submission is one message on its way into the queue.
+type submission interface {
+	io.Writer
+	// Submit makes the message durable and reports what its first attempt came to.
+	// A nil error means it is ours to deliver from now on.
+	Submit(ctx context.Context) (queueID string, err error)
+	// Discard drops what was not submitted. It may always be called.
+	Discard()
+}
+
+type liveService struct{ *backend.Backend }
+
+func (s liveService) newSubmission(login *backend.Login, env backend.Envelope) (submission, error) {
+	sub, err := s.Backend.NewSubmission(login, env)
+	if err != nil {
+		return nil, err
+	}
+	return sub, nil
+}
