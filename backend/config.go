@@ -1,0 +1,84 @@
+// Package backend is what the front ends call: accounts, their mailboxes, and
+// the way out for submitted mail. It owns every account's syncer and outbox,
+// starts and stops them, and translates the errors of everything below it.
+package backend
+
+import (
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"postern/backend/token"
+)
+
+// Config is everything the backend is told. The program fills it from its
+// configuration file; nothing below reads files or the environment.
+type Config struct {
+	State       string                      // folder for databases, spool and bodies; created with mode 0700
+	Credentials map[string]token.Credential // by the name mailboxes use
+	Mailboxes   []MailboxConfig
+	Logins      []LoginConfig
+
+	SendWait      time.Duration // how long the end of DATA waits for the first attempt; 0 queues always
+	MaxMessage    int64         // bytes of a submitted or appended message
+	QueueLifetime time.Duration // how long a message is tried before its failure notice
+
+	Poll        time.Duration // delta rounds of folders somebody has open
+	Size        SizePolicy
+	Append      AppendPolicy
+	Delete      DeletePolicy
+	CacheBodies int64 // bytes of kept message bodies on disk
+
+	Logger     *slog.Logger
+	HTTPClient *http.Client // nil for one with sane limits; tests and proxies set it
+}
+
+// MailboxConfig is one Microsoft 365 mailbox and the credential that reaches it.
+type MailboxConfig struct {
+	Address    string // user principal name or object id, used as {user} in Graph paths
+	Credential string // key of Config.Credentials
+	Aliases    []string
+}
+
+// LoginConfig is one of Postern's own logins.
+type LoginConfig struct {
+	Username     string
+	PasswordHash string // PHC string, $argon2id$…
+	Mailbox      string // address of a configured mailbox
+	Shared       []string
+	SMTP, IMAP   bool
+	ReadOnly     bool
+	SendAs       []string
+	RewriteFrom  bool
+	Networks     []netip.Prefix // empty: from anywhere
+}
+
+// SizePolicy is configuration key imap.size.
+type SizePolicy string
+
+// The values of imap.size.
+const (
+	SizeExact    SizePolicy = "exact"    // read each message whose size is not known
+	SizeAuto     SizePolicy = "auto"     // read a few, estimate when many are asked for
+	SizeEstimate SizePolicy = "estimate" // never read a message for its size
+)
+
+// AppendPolicy is configuration key imap.append.
+type AppendPolicy string
+
+// The values of imap.append.
+const (
+	AppendJSON       AppendPolicy = "json"
+	AppendImportMIME AppendPolicy = "import-mime" // the beta importMime call; needs Mail-Advanced.ReadWrite.All
+)
+
+// DeletePolicy is configuration key imap.delete: where EXPUNGE sends a message.
+type DeletePolicy string
+
+// The values of imap.delete.
+const (
+	DeleteRecoverable DeletePolicy = "recoverable" // to Recoverable Items, as Exchange's own IMAP does
+	DeleteTrash       DeletePolicy = "trash"       // to Deleted Items; from there to Recoverable Items
+	DeletePurge       DeletePolicy = "purge"       // permanentDelete
+)

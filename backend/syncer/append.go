@@ -1,0 +1,363 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/graph"
+	"postern/backend/message"
+	"postern/backend/store"
+)
+
+// Incoming is a message a client appends.
+type Incoming struct {
+	Body     *store.BodyWriter // written; Append takes it over when it succeeds
+	Flags    store.Flags
+	Keywords []string
+	Date     time.Time // INTERNALDATE
+}
+
+// maxDirect is the most raw MIME text that fits one request: Graph takes 4 MB, and base64 makes four bytes of three.
+const maxDirect = 2900 << 10
+
+const (
+	sentWait = 20 * time.Second // for the copy of a message that is just being sent
+	sentPace = 500 * time.Millisecond
+)
+
+// Append makes the message in Graph and in the replica, where the client's own bytes are kept as its text. It answers
+// UID 0 for a message that Postern is still sending: Exchange itself will put the copy into Sent Items.
+//
+// To Drafts goes the MIME text. Elsewhere a message made of MIME would stay a draft for ever (observed, not documented),
+// so it is taken apart and made from JSON.
+func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (imap.UID, error) {
+	ctx = graph.WithLane(ctx, graph.Interactive)
+	row, err := s.o.Store.Folder(ctx, id)
+	if err != nil {
+		return 0, err
+	}
+	ix, kept, err := IndexBody(in.Body)
+	if err != nil {
+		return 0, err
+	}
+	if role, _ := s.Role("sentitems"); role == id {
+		if uid, found, err := s.adoptSent(ctx, row, ix, kept, &in); found || err != nil {
+			return uid, err
+		}
+	}
+
+	defer s.hold(id)()
+	made, header, err := s.create(ctx, row, ix, &in)
+	if err != nil {
+		return 0, err
+	}
+	remote := remoteOfIncoming(made, ix, &in)
+	// The message is in Graph now, so it must get into the replica even when the client hangs up.
+	return s.keepIncoming(context.WithoutCancel(ctx), id, remote, header, kept, &in)
+}
+
+// keepIncoming commits an appended message: the row, its header and the client's bytes, announced as one.
+func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote store.Remote, header, index []byte, in *Incoming) (uid imap.UID, err error) {
+	err = s.Commit(func() ([]store.Changes, error) {
+		ch, err := s.o.Store.Apply(ctx, id, []store.Remote{remote}, nil, nil)
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.inFolder(ctx, id, remote.GraphID)
+		if err != nil {
+			return []store.Changes{ch}, err
+		}
+		uid = m.UID
+		if header != nil {
+			if err := s.o.Store.SetHeaders(ctx, []store.HeaderRow{{ID: m.ID, Header: header}}); err != nil {
+				return []store.Changes{ch}, err
+			}
+		}
+		kept, err := in.Body.Commit(ctx, m.ID, index, true)
+		if err != nil {
+			return []store.Changes{ch}, err
+		}
+		// One announcement: whoever hears of the message hears of its exact size.
+		for i := range ch.Added {
+			for _, u := range kept.Updated {
+				if u.UID == ch.Added[i].UID {
+					u.HasHeader = u.HasHeader || header != nil
+					ch.Added[i] = u
+				}
+			}
+		}
+		return []store.Changes{ch, kept}, nil
+	})
+	return uid, err
+}
+
+// inFolder returns the message with a Graph id in one folder.
+func (s *Syncer) inFolder(ctx context.Context, id store.FolderID, graphID store.GraphID) (*store.Message, error) {
+	msgs, err := s.o.Store.MessageByGraphID(ctx, s.o.Account, graphID)
+	if err != nil {
+		return nil, err
+	}
+	for i := range msgs {
+		if msgs[i].Folder == id {
+			return &msgs[i], nil
+		}
+	}
+	return nil, store.ErrNotFound
+}
+
+func remoteOfIncoming(made *graph.Message, ix *message.Index, in *Incoming) store.Remote {
+	keywords := in.Keywords
+	if keywords == nil {
+		keywords = []string{}
+	}
+	r := store.Remote{
+		GraphID: store.GraphID(made.ID), Flags: in.Flags, FlagsMask: store.FlagsAll, Keywords: &keywords,
+		Received: &in.Date, SizeEstimate: &ix.Size, ThreadID: made.ConversationID, InternetMessageID: made.InternetMessageID,
+	}
+	if made.IsDraft != nil {
+		r.Flags &^= store.FlagDraft
+		if *made.IsDraft {
+			r.Flags |= store.FlagDraft
+		}
+	}
+	r.Sent = made.Sent
+	if env := ix.Root.Envelope; env != nil {
+		if t, ok := message.ParseDate(env.Date); ok {
+			r.Sent = &t
+		}
+		if r.InternetMessageID == nil && env.MessageID != "" {
+			r.InternetMessageID = &env.MessageID
+		}
+	}
+	return r
+}
+
+// create makes the message in Graph, all of it or nothing. It returns its header block too.
+func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Index, in *Incoming) (made *graph.Message, header []byte, err error) {
+	body, err := in.Body.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer body.Close()
+	if header, err = message.HeaderBytes(body, ix); err != nil {
+		return nil, nil, err
+	}
+	drafts, _ := s.Role("drafts")
+	var rest []upload
+	switch {
+	case row.ID == drafts:
+		made, rest, err = s.createDraft(ctx, body, ix)
+	case s.o.ImportMIME:
+		var size int64
+		if size, err = wireSize(body); err == nil {
+			made, err = s.o.Graph.ImportMIME(ctx, string(row.GraphID), openWire(body), size)
+		}
+	default:
+		made, rest, err = s.createJSON(ctx, row, body, ix, header, in)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("append message: %w", err)
+	}
+	if err = s.finish(ctx, made, rest, row.ID == drafts || s.o.ImportMIME, in); err == nil {
+		return made, header, nil
+	}
+	// Half a message must not stay. The client's context may be what has ended.
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	if derr := s.discard(cctx, made.ID); derr != nil && !graph.IsNotFound(derr) {
+		s.log.Error("half-made message stays in the mailbox", "mailbox", row.Name, "err", derr)
+	}
+	return nil, nil, fmt.Errorf("append message: %w", err)
+}
+
+// discard removes a message without a trace, or at least from sight.
+func (s *Syncer) discard(ctx context.Context, id string) error {
+	err := s.o.Graph.PermanentDelete(ctx, id)
+	if unavailable(err) {
+		err = errors.Join(s.recoverable(ctx, []string{id}, false)...)
+	}
+	return err
+}
+
+// finish adds the large attachments and, where creation could not say them, the flags.
+func (s *Syncer) finish(ctx context.Context, made *graph.Message, rest []upload, flags bool, in *Incoming) error {
+	for _, a := range rest {
+		if _, err := s.o.Graph.UploadAttachment(ctx, made.ID, a.meta, a.open); err != nil {
+			return fmt.Errorf("add attachment: %w", err)
+		}
+	}
+	if !flags {
+		return nil
+	}
+	u := graph.Update{IsRead: new(in.Flags&store.FlagSeen != 0)}
+	if in.Flags&store.FlagFlagged != 0 {
+		u.Flag = new(graph.FlagFlagged)
+	}
+	if len(in.Keywords) > 0 {
+		u.Categories = new(categoriesOf(in.Keywords))
+	}
+	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
+		u.Extended = extendedFlags(in.Flags, in.Flags)
+	}
+	s.wrote(made.ID)
+	_, err := s.o.Graph.Update(ctx, made.ID, u)
+	return err
+}
+
+// openWire returns the body with the line ends that Graph insists on.
+func openWire(body *store.Body) func() (io.ReadCloser, error) {
+	return func() (io.ReadCloser, error) {
+		return io.NopCloser(message.NormalizeCRLF(io.NewSectionReader(body, 0, body.Size()))), nil
+	}
+}
+
+func wireSize(body *store.Body) (int64, error) {
+	return io.Copy(io.Discard, message.NormalizeCRLF(io.NewSectionReader(body, 0, body.Size())))
+}
+
+// createDraft makes a draft from MIME text, without its attachments where it is too large for one request.
+func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.Index) (*graph.Message, []upload, error) {
+	size, err := wireSize(body)
+	if err != nil {
+		return nil, nil, err
+	}
+	if size <= maxDirect {
+		made, err := s.o.Graph.CreateFromMIME(ctx, openWire(body), size)
+		return made, nil, err
+	}
+	split, err := message.SplitAttachments(body, ix, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if split.SkeletonSize > maxDirect {
+		return nil, nil, fmt.Errorf("%w: its text alone has %d bytes", message.ErrIndivisible, split.SkeletonSize)
+	}
+	var skeleton strings.Builder
+	if err := split.Skeleton(&skeleton); err != nil {
+		return nil, nil, err
+	}
+	var wire strings.Builder
+	if _, err := io.Copy(&wire, message.NormalizeCRLF(strings.NewReader(skeleton.String()))); err != nil {
+		return nil, nil, err
+	}
+	made, err := s.o.Graph.CreateFromMIME(ctx, func() (io.ReadCloser, error) {
+		return io.NopCloser(strings.NewReader(wire.String())), nil
+	}, int64(wire.Len()))
+	if err != nil {
+		return nil, nil, err
+	}
+	rest := make([]upload, 0, len(split.Attachments))
+	for _, a := range split.Attachments {
+		rest = append(rest, upload{
+			meta: graph.NewAttachment{Name: a.Name, ContentType: a.ContentType, ContentID: a.ContentID, IsInline: a.Inline, Size: a.Size},
+			open: openAt(a.Open),
+		})
+	}
+	return made, rest, nil
+}
+
+// upload is an attachment that is added to a message after its creation.
+type upload struct {
+	meta graph.NewAttachment // Size is that of what open reads
+	open func(offset int64) (io.ReadCloser, error)
+}
+
+// openAt makes a reader that can only begin at the start begin anywhere, for uploads that are resumed.
+func openAt(open func() (io.Reader, error)) func(int64) (io.ReadCloser, error) {
+	return func(offset int64) (io.ReadCloser, error) {
+		r, err := open()
+		if err != nil {
+			return nil, err
+		}
+		if _, err := io.CopyN(io.Discard, r, offset); err != nil {
+			return nil, err
+		}
+		return io.NopCloser(r), nil
+	}
+}
+
+// adoptSent looks whether the message is the client's own copy of one that Postern has sent, whose copy Exchange has put
+// into Sent Items by itself. If so that copy becomes the appended message, with the client's bytes as its text.
+func (s *Syncer) adoptSent(ctx context.Context, row *store.Folder, ix *message.Index, index []byte, in *Incoming) (uid imap.UID, found bool, err error) {
+	env := ix.Root.Envelope
+	if env == nil || env.MessageID == "" {
+		return 0, false, nil
+	}
+	deadline := time.Now().Add(sentWait)
+	for {
+		m, err := s.findSent(ctx, row, env)
+		if err != nil {
+			return 0, false, err
+		}
+		if m != nil {
+			uid, err := s.adopt(ctx, row, m, index, in)
+			return uid, true, err
+		}
+		if !s.o.Sending(env.MessageID) {
+			return 0, false, nil
+		}
+		if time.Now().After(deadline) {
+			return 0, true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return 0, false, ctx.Err()
+		case <-time.After(sentPace):
+		}
+	}
+}
+
+// findSent looks for a message of this Message-ID and subject among the sent ones.
+func (s *Syncer) findSent(ctx context.Context, row *store.Folder, env *message.Envelope) (*graph.Message, error) {
+	o := fullOptions
+	o.Select = append([]string{"subject"}, o.Select...)
+	o.Filter = "internetMessageId eq '" + strings.ReplaceAll(env.MessageID, "'", "''") + "'"
+	o.PageSize = 10
+	want := subjectKey(message.DecodeWords(env.Subject))
+	var hit *graph.Message
+	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, "", func(page []graph.Message, _ string) error {
+		for i := range page {
+			if page[i].Subject == nil && want == "" || page[i].Subject != nil && subjectKey(*page[i].Subject) == want {
+				hit = &page[i]
+				return errEnough
+			}
+		}
+		return nil
+	})
+	if err != nil && !isEnough(err) {
+		return nil, fmt.Errorf("look for the sent copy: %w", err)
+	}
+	return hit, nil
+}
+
+// subjectKey brings subjects that differ only in folding and blanks together.
+func subjectKey(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func (s *Syncer) adopt(ctx context.Context, row *store.Folder, m *graph.Message, index []byte, in *Incoming) (imap.UID, error) {
+	remote := remoteOf(m, true)
+	have, err := s.inFolder(ctx, row.ID, remote.GraphID)
+	known := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, err
+	}
+	if in.Flags&store.FlagSeen != 0 && remote.Flags&store.FlagSeen == 0 {
+		s.wrote(m.ID)
+		if _, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)}); err != nil {
+			return 0, err
+		}
+		remote.Flags |= store.FlagSeen
+	}
+	ctx = context.WithoutCancel(ctx)
+	if known && have.HasBody {
+		// Its text was read by somebody already: those bytes stay.
+		_, err := s.apply(ctx, row.ID, []store.Remote{remote}, nil, nil)
+		return have.UID, err
+	}
+	return s.keepIncoming(ctx, row.ID, remote, nil, index, in)
+}

@@ -1,0 +1,112 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+
+	"postern/backend/graph"
+	"postern/backend/message"
+	"postern/backend/store"
+)
+
+// flight is a fetch under way that several may wait for.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// FetchBody reads a message's MIME text from Graph into the store, once for all who ask at the same time. Exchange
+// builds the text anew on each call (Graph: outlook-get-mime-message), so it is asked for only when nothing is kept.
+func (s *Syncer) FetchBody(ctx context.Context, m store.Message) error {
+	for {
+		s.mu.Lock()
+		fl := s.bodies[m.ID]
+		if fl == nil {
+			fl = &flight{done: make(chan struct{})}
+			s.bodies[m.ID] = fl
+			s.mu.Unlock()
+			fl.err = s.fetchBody(ctx, m)
+			s.mu.Lock()
+			delete(s.bodies, m.ID)
+			s.mu.Unlock()
+			close(fl.done)
+			return fl.err
+		}
+		s.mu.Unlock()
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if fl.err == nil {
+			return nil
+		}
+		if !temporary(fl.err) {
+			return fl.err
+		}
+		// It may have ended because the one who did it went away. Try oneself.
+	}
+}
+
+func (s *Syncer) fetchBody(ctx context.Context, m store.Message) error {
+	w, err := s.o.Store.NewBody()
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := s.o.Graph.MIME(ctx, string(m.GraphID), w); err != nil {
+		if graph.IsNotFound(err) {
+			s.Poke(m.Folder)
+		}
+		return fmt.Errorf("read message: %w", err)
+	}
+	ix, index, err := IndexBody(w)
+	if err != nil {
+		return err
+	}
+	header, err := headerFrom(w, ix)
+	if err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
+	err = s.Commit(func() ([]store.Changes, error) {
+		ch, err := w.Commit(ctx, m.ID, index, false)
+		if err == nil {
+			// From here on header and text say the same.
+			err = s.o.Store.SetHeaders(ctx, []store.HeaderRow{{ID: m.ID, Header: header}})
+		}
+		return []store.Changes{ch}, err
+	})
+	if err == nil {
+		s.announceHeaders([]store.HeaderRow{{ID: m.ID, Header: header}}, m.Folder)
+	}
+	return err
+}
+
+// headerFrom returns the header block of what was written to w.
+func headerFrom(w *store.BodyWriter, ix *message.Index) ([]byte, error) {
+	b, err := w.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer b.Close()
+	return message.HeaderBytes(b, ix)
+}
+
+// IndexBody reads back what was written to w and returns its structure, in memory and as it is kept.
+func IndexBody(w *store.BodyWriter) (*message.Index, []byte, error) {
+	b, err := w.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer b.Close()
+	ix, err := message.Parse(b, b.Size())
+	if err != nil {
+		return nil, nil, fmt.Errorf("read message's structure: %w", err)
+	}
+	kept, err := ix.MarshalBinary()
+	if err != nil {
+		return nil, nil, err
+	}
+	return ix, kept, nil
+}

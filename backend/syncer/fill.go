@@ -1,0 +1,268 @@
+package syncer
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postern/backend/graph"
+	"postern/backend/store"
+)
+
+// listPoll is how often a folder is compared with Graph's list when delta is refused. A round costs a call for each
+// thousand messages.
+const listPoll = time.Minute
+
+// A folder's FillLink is the way on in one of two walks through the folder.
+const (
+	listMark  = "list "  // the listing with all columns, oldest first
+	deltaMark = "delta " // the enumeration that begins a chain of delta rounds
+)
+
+// syncFolder does what the folder needs next: its first fill, an enumeration that gives a delta link, or a delta round.
+// changed reports whether Graph had anything new.
+func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err error) {
+	row, err := s.o.Store.Folder(ctx, f.id)
+	if err != nil {
+		return false, err
+	}
+	s.mu.Lock()
+	byList := f.byList
+	s.mu.Unlock()
+	switch {
+	case row.Fill == store.FillDone && byList:
+		changed, err = s.relistByList(ctx, f, row)
+	case row.Fill == store.FillDone && row.DeltaLink != "":
+		changed, err = s.delta(ctx, f, row)
+		if graph.ResyncRequired(err) {
+			s.log.Info("folder is enumerated anew", "mailbox", row.Name, "err", err)
+			if err := s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{DeltaLink: new(""), FillLink: new("")}); err != nil {
+				return false, err
+			}
+			row.DeltaLink, row.FillLink = "", ""
+			changed, err = true, s.fill(ctx, f, row)
+		}
+	default:
+		changed, err = true, s.fill(ctx, f, row)
+	}
+	switch {
+	case graph.IsFolderGone(err), err != nil && graph.IsNotFound(err):
+		// The tree knows more: the folder may have been deleted a moment ago.
+		s.askTree()
+	case err != nil && graph.IsQuota(err):
+		// A mailbox over its quota refuses delta although plain lists work (observed, not documented).
+		s.log.Warn("mailbox is full, delta is refused: comparing lists", "mailbox", row.Name)
+		s.mu.Lock()
+		f.byList = true
+		s.mu.Unlock()
+		changed, err = s.relistByList(ctx, f, row)
+	}
+	return changed, err
+}
+
+// fill walks through the whole folder twice at the same time. One walk lists all columns, oldest first so that UIDs
+// follow the dates; it is needed once and can be resumed page by page. The other is the first delta round, which leads to
+// the link for all later ones. What it says is applied after the list, and it is the one that tells which messages
+// are still there. Should the two disagree about a message that changed between them, the next delta round settles it.
+//
+// Clients are let in when the list is complete.
+func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
+	g, gctx := errgroup.WithContext(ctx)
+	type enumerated struct {
+		rows []store.Remote
+		next string
+	}
+	pages := make(chan enumerated, 4096)
+	var deltaLink string
+	var deltaErr error
+	g.Go(func() error {
+		defer close(pages)
+		link, resumed := strings.CutPrefix(row.FillLink, deltaMark)
+		if !resumed {
+			link = ""
+		}
+		deltaLink, deltaErr = s.o.Graph.MessageDelta(gctx, string(row.GraphID), deltaOptions, link, func(page []graph.Message, next string) error {
+			rows, _ := deltaRows(page)
+			select {
+			case pages <- enumerated{rows, next}:
+				return nil
+			case <-gctx.Done():
+				return gctx.Err()
+			}
+		})
+		return nil // the list is worth finishing even if delta is refused
+	})
+	if row.Fill != store.FillDone {
+		if err := s.list(gctx, f, row); err != nil {
+			g.Go(func() error { return err }) // ends the other walk
+			_ = g.Wait()
+			return err
+		}
+		s.markFilled(f)
+	}
+	r, err := s.o.Store.Relist(ctx, f.id)
+	if err == nil {
+		for p := range pages {
+			var sync *store.SyncUpdate
+			if p.next != "" {
+				sync = &store.SyncUpdate{FillLink: new(deltaMark + p.next)}
+			}
+			if err = s.relistPage(ctx, f, row, r, p.rows, sync); err != nil {
+				break
+			}
+		}
+	}
+	if err != nil {
+		g.Go(func() error { return err })
+		_ = g.Wait()
+		return err
+	}
+	_ = g.Wait()
+	if deltaErr != nil {
+		if graph.ResyncRequired(deltaErr) {
+			_ = s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")})
+		}
+		return fmt.Errorf("enumerate folder: %w", deltaErr)
+	}
+	now := time.Now()
+	err = s.Commit(func() ([]store.Changes, error) {
+		ch, err := r.Finish(ctx, store.SyncUpdate{DeltaLink: &deltaLink, FillLink: new(""), SyncedAt: &now})
+		return []store.Changes{ch}, err
+	})
+	if err != nil {
+		return err
+	}
+	row, err = s.o.Store.Folder(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	_, err = s.delta(ctx, f, row)
+	return err
+}
+
+// list stores the folder's skeleton, oldest first.
+func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
+	link, resumed := strings.CutPrefix(row.FillLink, listMark)
+	if !resumed {
+		link = ""
+	}
+	o := fullOptions
+	o.OrderBy = "receivedDateTime asc"
+	o.PageSize = pageSize
+	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
+		rows := make([]store.Remote, 0, len(page))
+		for i := range page {
+			rows = append(rows, remoteOf(&page[i], true))
+		}
+		u := store.SyncUpdate{Fill: new(store.FillListing), FillLink: new(listMark + next)}
+		if next == "" {
+			u = store.SyncUpdate{Fill: new(store.FillDone), FillLink: new("")}
+		}
+		_, err := s.apply(ctx, f.id, rows, nil, &u)
+		return err
+	})
+	if err != nil {
+		if link != "" && graph.StatusOf(err) >= 400 && graph.StatusOf(err) < 500 && !graph.IsThrottled(err) {
+			// The place to resume from is void. What is stored stays; the list begins again.
+			_ = s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")})
+		}
+		return fmt.Errorf("list folder: %w", err)
+	}
+	// A folder that answers with no page at all is complete too.
+	return s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{Fill: new(store.FillDone), FillLink: new("")})
+}
+
+// markFilled lets those in who wait for the skeleton.
+func (s *Syncer) markFilled(f *folder) {
+	s.mu.Lock()
+	f.filled = true
+	f.wakeLocked(nil)
+	s.mu.Unlock()
+	s.record(nil, "")
+	s.pokeIdle()
+}
+
+// relistPage stores one page of an enumeration and reads what it holds that is new.
+func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r *store.Relist, rows []store.Remote, sync *store.SyncUpdate) error {
+	var ch store.Changes
+	page := func(rows []store.Remote, sync *store.SyncUpdate) error {
+		return s.Commit(func() ([]store.Changes, error) {
+			var err error
+			ch, err = r.Page(ctx, rows, sync)
+			return []store.Changes{ch}, err
+		})
+	}
+	if err := page(rows, nil); err != nil {
+		return err
+	}
+	full, _, err := s.reread(ctx, row, ch.Unknown)
+	if err != nil {
+		return err
+	}
+	if len(full) == 0 && sync == nil {
+		return nil
+	}
+	return page(full, sync)
+}
+
+// relistByList compares the folder with Graph's plain list.
+func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
+	if _, ok := strings.CutPrefix(row.FillLink, deltaMark); ok {
+		if err := s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")}); err != nil {
+			return false, err
+		}
+		row.FillLink = ""
+	}
+	if row.Fill != store.FillDone {
+		if err := s.list(ctx, f, row); err != nil {
+			return false, err
+		}
+		s.markFilled(f)
+		row.FillLink = ""
+	}
+	r, err := s.o.Store.Relist(ctx, f.id)
+	if err != nil {
+		return false, err
+	}
+	link, _ := strings.CutPrefix(row.FillLink, listMark)
+	o := fullOptions
+	o.OrderBy = "receivedDateTime asc"
+	o.PageSize = pageSize
+	err = s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
+		rows := make([]store.Remote, 0, len(page))
+		for i := range page {
+			rows = append(rows, remoteOf(&page[i], true))
+		}
+		var sync *store.SyncUpdate
+		if next != "" {
+			sync = &store.SyncUpdate{FillLink: new(listMark + next)}
+		}
+		return s.Commit(func() ([]store.Changes, error) {
+			ch, err := r.Page(ctx, rows, sync)
+			changed = changed || !ch.Empty()
+			return []store.Changes{ch}, err
+		})
+	})
+	if err != nil {
+		return changed, fmt.Errorf("list folder: %w", err)
+	}
+	now := time.Now()
+	err = s.Commit(func() ([]store.Changes, error) {
+		// The delta link is kept: it may work again once there is room in the mailbox.
+		ch, err := r.Finish(ctx, store.SyncUpdate{FillLink: new(""), SyncedAt: &now})
+		changed = changed || !ch.Empty()
+		return []store.Changes{ch}, err
+	})
+	if err != nil {
+		return changed, err
+	}
+	s.mu.Lock()
+	if f.runs%10 == 9 {
+		f.byList = false // try delta again now and then
+	}
+	s.mu.Unlock()
+	return changed, nil
+}

@@ -1,0 +1,263 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/graph"
+	"postern/backend/store"
+)
+
+// chunk is how many messages one step of a long MOVE, COPY or EXPUNGE takes to Graph before the replica and other
+// sessions are told: ten batches.
+const chunk = 200
+
+// Pair is a message's UID before and after it was moved or copied.
+type Pair struct{ Source, Dest imap.UID }
+
+// Move moves messages between folders: in Graph, then in the replica. On an error the pairs are what was moved.
+// Messages that are gone already are left out.
+func (s *Syncer) Move(ctx context.Context, from, to store.FolderID, msgs []store.Message) ([]Pair, error) {
+	return s.transfer(ctx, from, to, msgs, true)
+}
+
+// Copy is Move with the originals left where they are.
+func (s *Syncer) Copy(ctx context.Context, from, to store.FolderID, msgs []store.Message) ([]Pair, error) {
+	return s.transfer(ctx, from, to, msgs, false)
+}
+
+func (s *Syncer) transfer(ctx context.Context, from, to store.FolderID, msgs []store.Message, move bool) ([]Pair, error) {
+	ctx = graph.WithLane(ctx, graph.Interactive)
+	src, err := s.o.Store.Folder(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	dst, err := s.o.Store.Folder(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	defer s.hold(to)()
+	var pairs []Pair
+	for len(msgs) > 0 {
+		n := min(chunk, len(msgs))
+		done, err := s.transferChunk(ctx, src, dst, msgs[:n], move)
+		pairs = append(pairs, done...)
+		if err != nil {
+			return pairs, err
+		}
+		msgs = msgs[n:]
+	}
+	return pairs, nil
+}
+
+func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs []store.Message, move bool) ([]Pair, error) {
+	ids := make([]string, len(msgs))
+	for i := range msgs {
+		ids[i] = string(msgs[i].GraphID)
+	}
+	var results []graph.MoveResult
+	if move {
+		results = s.o.Graph.MoveMany(ctx, ids, string(dst.GraphID))
+	} else {
+		// Graph copies what it has, so what it has must be what the client has seen.
+		if err := s.settle(ctx, msgs); err != nil {
+			return nil, err
+		}
+		results = s.o.Graph.CopyMany(ctx, ids, string(dst.GraphID))
+	}
+	var done []store.Moved
+	var made []string
+	var gone []store.GraphID
+	var failed error
+	for i, res := range results {
+		switch {
+		case res.Err == nil:
+			id := ids[i]
+			if res.Message != nil && res.Message.ID != "" {
+				id = res.Message.ID
+			} else if !move {
+				failed = errors.New("graph did not say which message it made")
+				continue
+			}
+			done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: store.GraphID(id)})
+			made = append(made, id)
+		case graph.IsNotFound(res.Err):
+			gone = append(gone, msgs[i].GraphID)
+		case move && graph.Unclear(res.Err):
+			// The id outlives the move, so Graph can be asked where the message is.
+			if m, err := s.o.Graph.Message(ctx, ids[i], fullOptions); err == nil && m.ParentFolderID != nil && *m.ParentFolderID == string(dst.GraphID) {
+				done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: msgs[i].GraphID})
+				made = append(made, ids[i])
+				continue
+			}
+			failed = res.Err
+		default:
+			failed = res.Err
+		}
+	}
+	s.wrote(made...)
+	// The work is done in Graph: it must reach the replica even when the client has just gone away.
+	cctx := context.WithoutCancel(ctx)
+	var uids map[imap.UID]imap.UID
+	var unknown []store.GraphID
+	err := s.Commit(func() ([]store.Changes, error) {
+		var fromCh, toCh, goneCh store.Changes
+		var err error
+		if move {
+			fromCh, toCh, uids, err = s.o.Store.Move(cctx, src.ID, dst.ID, done)
+		} else {
+			toCh, uids, err = s.o.Store.Copy(cctx, src.ID, dst.ID, done)
+		}
+		unknown = toCh.Unknown
+		if err == nil && len(gone) > 0 {
+			goneCh, err = s.o.Store.Apply(cctx, src.ID, nil, gone, nil)
+		}
+		return []store.Changes{toCh, fromCh, goneCh}, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("record what was moved: %w", err)
+	}
+	if len(unknown) > 0 {
+		if full, _, err := s.reread(ctx, dst, unknown); err == nil && len(full) > 0 {
+			_, err = s.apply(cctx, dst.ID, full, nil, nil)
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	pairs := make([]Pair, 0, len(done))
+	for _, d := range done {
+		if uid := uids[d.UID]; uid != 0 {
+			pairs = append(pairs, Pair{d.UID, uid})
+		}
+	}
+	return pairs, failed
+}
+
+// Expunge removes messages as the delete policy says and returns the UIDs of those that are gone, also on an error.
+//
+// recoverable moves them to Recoverable Items, where Exchange's own IMAP puts them and Outlook's "recover deleted items"
+// finds them. Where Graph does not take that folder as a destination, DELETE does the same in two steps: to Deleted
+// Items, and from there on. trash stops after the first step; for messages already there it means recoverable. purge is
+// permanentDelete, and recoverable in the clouds that lack it.
+func (s *Syncer) Expunge(ctx context.Context, id store.FolderID, msgs []store.Message) ([]imap.UID, error) {
+	ctx = graph.WithLane(ctx, graph.Interactive)
+	var done []imap.UID
+	for len(msgs) > 0 {
+		n := min(chunk, len(msgs))
+		uids, err := s.expungeChunk(ctx, id, msgs[:n])
+		done = append(done, uids...)
+		if err != nil {
+			return done, err
+		}
+		msgs = msgs[n:]
+	}
+	return done, nil
+}
+
+func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []store.Message) ([]imap.UID, error) {
+	ids := make([]string, len(msgs))
+	for i := range msgs {
+		ids[i] = string(msgs[i].GraphID)
+	}
+	errs := s.remove(ctx, id, ids)
+	var done []imap.UID
+	var gone []store.GraphID
+	var failed error
+	for i, err := range errs {
+		if err != nil && !graph.IsNotFound(err) {
+			failed = err
+			continue
+		}
+		done = append(done, msgs[i].UID)
+		gone = append(gone, msgs[i].GraphID)
+	}
+	if _, err := s.apply(context.WithoutCancel(ctx), id, nil, gone, nil); err != nil {
+		return nil, fmt.Errorf("record what was removed: %w", err)
+	}
+	if s.o.Delete == DeleteTrash {
+		if trash, ok := s.Role("deleteditems"); ok {
+			s.Poke(trash)
+		}
+	}
+	if failed != nil {
+		failed = fmt.Errorf("remove messages: %w", failed)
+	}
+	return done, failed
+}
+
+// remove takes messages out of a folder in Graph; the errors belong to the ids.
+func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) []error {
+	trash, _ := s.Role("deleteditems")
+	switch {
+	case s.o.Delete == DeleteTrash && from != trash:
+		// The mark must not arrive there, or the next EXPUNGE of Trash would take the messages.
+		clear := make([]graph.UpdateItem, len(ids))
+		for i, id := range ids {
+			clear[i] = graph.UpdateItem{ID: id, Update: graph.Update{Extended: map[graph.PropertyID]string{propIMAPFlags: "0"}}}
+		}
+		s.o.Graph.UpdateMany(ctx, clear)
+		return s.o.Graph.DeleteMany(ctx, ids, graph.DeleteToTrash)
+	case s.o.Delete == DeletePurge:
+		return s.orElse(ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeletePermanent), func(rest []string) []error {
+			return s.recoverable(ctx, rest, from == trash)
+		})
+	}
+	return s.recoverable(ctx, ids, from == trash)
+}
+
+func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []error {
+	return s.orElse(ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeleteRecoverable), func(rest []string) []error {
+		errs := s.o.Graph.DeleteMany(ctx, rest, graph.DeleteToTrash)
+		if inTrash {
+			return errs
+		}
+		var again []string
+		for i, err := range errs {
+			if err == nil {
+				again = append(again, rest[i]) // immutable ids survive the first step
+			}
+		}
+		for i, err := range s.o.Graph.DeleteMany(ctx, again, graph.DeleteToTrash) {
+			if err != nil && !graph.IsNotFound(err) {
+				s.log.Warn("expunged message stays in Deleted Items", "op", "expunge", "err", err, "n", i)
+			}
+		}
+		return errs
+	})
+}
+
+// orElse tries second for those ids for which the first way is not available at all.
+func (s *Syncer) orElse(ids []string, errs []error, second func([]string) []error) []error {
+	var rest []string
+	var at []int
+	for i, err := range errs {
+		if unavailable(err) {
+			rest = append(rest, ids[i])
+			at = append(at, i)
+		}
+	}
+	if len(rest) > 0 {
+		for i, err := range second(rest) {
+			errs[at[i]] = err
+		}
+	}
+	return errs
+}
+
+// unavailable reports that Graph does not offer the call, as opposed to refusing it for this message.
+func unavailable(err error) bool {
+	switch graph.StatusOf(err) {
+	case 405, 501:
+		return true
+	case 400:
+		return !graph.IsCode(err, "ErrorInvalidIdMalformed")
+	case 404:
+		// The destination may be what is missing.
+		return graph.IsCode(err, "ErrorFolderNotFound", "UnknownError", "BadRequest")
+	}
+	return false
+}

@@ -1,0 +1,182 @@
+package syncer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/graph"
+	"postern/backend/store"
+)
+
+const (
+	gather    = 100 * time.Millisecond // clients often change flags one message at a time
+	pushBatch = 200                    // pending messages read from the journal at once; ten batches
+	conflicts = 5                      // tries of a change that others keep colliding with
+)
+
+// ChangeFlags commits flag changes to the replica and has them pushed. modified are those left alone because they
+// had changed since.
+func (s *Syncer) ChangeFlags(ctx context.Context, id store.FolderID, changes []store.FlagChange) (modified []imap.UID, err error) {
+	err = s.Commit(func() ([]store.Changes, error) {
+		ch, mod, err := s.o.Store.ChangeFlags(ctx, id, changes)
+		modified = mod
+		return []store.Changes{ch}, err
+	})
+	ring(s.push)
+	return modified, err
+}
+
+// pushLoop takes pending changes to Graph until ctx ends.
+func (s *Syncer) pushLoop(ctx context.Context) {
+	timer := time.NewTimer(0) // what an earlier life left
+	defer timer.Stop()
+	fails := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.push:
+			if fails > 0 {
+				continue // the timer runs
+			}
+			timer.Reset(gather)
+			continue
+		case <-timer.C:
+		}
+		// A client has its answer already, but other programs of the same user wait to see the change.
+		err := s.pushPending(graph.WithLane(ctx, graph.Sending))
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			fails = 0
+			continue
+		}
+		s.record(err, "write flags")
+		fails++
+		timer.Reset(backoff(fails, err))
+	}
+}
+
+// pushPending pushes until nothing is pending. Changes that are refused for good are undone.
+func (s *Syncer) pushPending(ctx context.Context) error {
+	tries := 0
+	for {
+		msgs, err := s.o.Store.Pending(ctx, s.o.Account, pushBatch)
+		if err != nil || len(msgs) == 0 {
+			return err
+		}
+		retry, err := s.pushSome(ctx, msgs)
+		if err != nil {
+			return err
+		}
+		if len(retry) == 0 {
+			tries = 0
+			continue
+		}
+		if tries++; tries >= conflicts {
+			return fmt.Errorf("write flags of %d messages: %w", len(retry), errConflict)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(tries) * 200 * time.Millisecond):
+		}
+	}
+}
+
+var errConflict = errors.New("others keep changing the same messages")
+
+// pushSome pushes the given messages' pending changes and settles all that Graph decided. retry are the messages whose
+// change collided with another.
+func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []store.Message, err error) {
+	items := make([]graph.UpdateItem, len(msgs))
+	ids := make([]string, len(msgs))
+	for i := range msgs {
+		ids[i] = string(msgs[i].GraphID)
+		items[i] = graph.UpdateItem{ID: ids[i], Update: updateFor(&msgs[i])}
+	}
+	s.wrote(ids...)
+	errs := s.o.Graph.UpdateMany(ctx, items)
+	var results []store.PushResult
+	var refused []store.Message
+	var failed error
+	for i, m := range msgs {
+		switch err := errs[i]; {
+		case err == nil, graph.IsNotFound(err): // gone: nothing to say any more, delta will tell
+			results = append(results, store.PushResult{ID: m.ID, PendingSeq: m.PendingSeq})
+		case graph.StatusOf(err) == 409, graph.StatusOf(err) == 412:
+			// Observed without If-Match too. The message has been changed meanwhile; ours is only of single properties, so
+			// it is said again.
+			retry = append(retry, m)
+		case temporary(err) || graph.StatusOf(err) == 403 || graph.StatusOf(err) == 0:
+			failed = err
+		default:
+			s.log.Warn("flag change refused", "uid", m.UID, "err", err)
+			refused = append(refused, m)
+		}
+	}
+	undo, err := s.truth(ctx, refused)
+	if err != nil && failed == nil {
+		failed = err
+	}
+	results = append(results, undo...)
+	if len(results) > 0 {
+		err := s.Commit(func() ([]store.Changes, error) { return s.o.Store.Pushed(ctx, results) })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return retry, failed
+}
+
+// temporary reports failures after which the same call is worth repeating later, also those that never reached Graph.
+func temporary(err error) bool {
+	return graph.IsTemporary(err) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// truth reads what Graph has for messages whose change it refuses.
+func (s *Syncer) truth(ctx context.Context, msgs []store.Message) ([]store.PushResult, error) {
+	if len(msgs) == 0 {
+		return nil, nil
+	}
+	ids := make([]string, len(msgs))
+	for i := range msgs {
+		ids[i] = string(msgs[i].GraphID)
+	}
+	var out []store.PushResult
+	var failed error
+	for i, res := range s.o.Graph.GetMany(ctx, ids, fullOptions) {
+		m := msgs[i]
+		switch {
+		case res.Err == nil && res.Message != nil:
+			undo := remoteOf(res.Message, true)
+			out = append(out, store.PushResult{ID: m.ID, PendingSeq: m.PendingSeq, Undo: &undo})
+		case temporary(res.Err):
+			failed = res.Err
+		default:
+			// Not even readable: nothing to show instead, so the client's own value stands here and is not pushed again.
+			out = append(out, store.PushResult{ID: m.ID, PendingSeq: m.PendingSeq})
+		}
+	}
+	return out, failed
+}
+
+// settle pushes the pending changes among msgs now, before Graph copies them.
+func (s *Syncer) settle(ctx context.Context, msgs []store.Message) error {
+	var pending []store.Message
+	for _, m := range msgs {
+		if m.PendingSeq != 0 {
+			pending = append(pending, m)
+		}
+	}
+	if len(pending) == 0 {
+		return nil
+	}
+	_, err := s.pushSome(ctx, pending)
+	return err
+}

@@ -1,0 +1,207 @@
+package syncer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"postern/backend/graph"
+	"postern/backend/store"
+)
+
+// treeKey is where the store keeps the folder tree as Graph told it, hidden folders included: later delta rows refer to
+// them, and a folder may become visible by moving.
+const treeKey = "tree"
+
+type savedTree struct {
+	Link      string            `json:"link"`
+	WellKnown map[string]string `json:"wellKnown"`
+	Nodes     map[string]node   `json:"nodes"`
+}
+
+func (s *Syncer) loadTree(ctx context.Context) (*layout, string, error) {
+	text, err := s.o.Store.AccountState(ctx, s.o.Account, treeKey)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, "", err
+	}
+	var t savedTree
+	if text != "" {
+		if err := json.Unmarshal([]byte(text), &t); err != nil {
+			return nil, "", fmt.Errorf("read kept folder tree: %w", err)
+		}
+	}
+	if t.Nodes == nil {
+		t.Nodes = make(map[string]node)
+	}
+	return &layout{wellKnown: t.WellKnown, nodes: t.Nodes}, t.Link, nil
+}
+
+// saveTree brings the store's folders in line with l. The caller holds treeMu.
+func (s *Syncer) saveTree(ctx context.Context, l *layout, link string) error {
+	rows, err := s.o.Store.Folders(ctx, s.o.Account)
+	if err != nil {
+		return err
+	}
+	if err := s.Locked(func() error { return s.placeFolders(ctx, l, rows) }); err != nil {
+		return err
+	}
+	text, err := json.Marshal(savedTree{Link: link, WellKnown: l.wellKnown, Nodes: l.nodes})
+	if err != nil {
+		return err
+	}
+	if err := s.o.Store.SetAccountState(ctx, s.o.Account, treeKey, string(text)); err != nil {
+		return err
+	}
+	if rows, err = s.o.Store.Folders(ctx, s.o.Account); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.adoptLocked(rows, l.wellKnown)
+	s.mu.Unlock()
+	return nil
+}
+
+// placeFolders writes the difference between rows and l's places into the store.
+func (s *Syncer) placeFolders(ctx context.Context, l *layout, rows []store.Folder) error {
+	places := l.place(namesOf(rows))
+	renames := make(map[store.FolderID]string)
+	present := make(map[string]bool, len(rows))
+	var update []store.Folder
+	for _, r := range rows {
+		id := string(r.GraphID)
+		p, ok := places[id]
+		if !ok {
+			if err := s.o.Store.DeleteFolder(ctx, r.ID); err != nil {
+				return fmt.Errorf("forget folder: %w", err)
+			}
+			s.o.Gone(r.ID)
+			s.log.Info("folder is gone", "mailbox", r.Name)
+			continue
+		}
+		present[id] = true
+		if r.Name != p.name {
+			renames[r.ID] = p.name
+			s.log.Info("folder has another name", "mailbox", r.Name, "new", p.name)
+		}
+		if n := l.nodes[id]; r.DisplayName != n.Name || string(r.ParentGraphID) != n.Parent || r.Role != p.role {
+			r.Name, r.DisplayName, r.ParentGraphID, r.Role = p.name, n.Name, store.GraphID(n.Parent), p.role
+			update = append(update, r)
+		}
+	}
+	if len(renames) > 0 {
+		if err := s.o.Store.RenameFolders(ctx, s.o.Account, renames); err != nil {
+			return fmt.Errorf("rename folders: %w", err)
+		}
+	}
+	for id, p := range places {
+		if n := l.nodes[id]; !present[id] {
+			update = append(update, store.Folder{Account: s.o.Account, GraphID: store.GraphID(id),
+				ParentGraphID: store.GraphID(n.Parent), DisplayName: n.Name, Name: p.name, Role: p.role})
+		}
+	}
+	for _, r := range update {
+		if _, err := s.o.Store.PutFolder(ctx, r); err != nil {
+			return fmt.Errorf("keep folder %q: %w", r.Name, err)
+		}
+	}
+	return nil
+}
+
+// syncTree runs one round of Graph's folder delta.
+func (s *Syncer) syncTree(ctx context.Context) error {
+	s.treeMu.Lock()
+	defer s.treeMu.Unlock()
+	l, link, err := s.loadTree(ctx)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	asked := s.tree.ended.IsZero()
+	s.mu.Unlock()
+	dirty := false
+	if asked || l.wellKnown[inboxName] == "" {
+		// Once in each life: a folder such as the archive appears when its owner first uses it.
+		known, err := s.o.Graph.WellKnownFolders(ctx, wellKnown)
+		if err != nil {
+			return fmt.Errorf("find the special folders: %w", err)
+		}
+		dirty = !maps.Equal(known, l.wellKnown)
+		l.wellKnown = known
+	}
+	next, changed, err := s.readTree(ctx, l, link)
+	if err != nil && link != "" && graph.ResyncRequired(err) {
+		s.log.Info("folder tree is read anew", "err", err)
+		next, changed, err = s.readTree(ctx, l, "")
+	}
+	if err != nil {
+		return err
+	}
+	if !changed && !dirty && next == link {
+		return nil
+	}
+	if !changed && !dirty && link != "" {
+		// Only the link moved. An older one merely repeats rows, so it need not be kept each time.
+		return nil
+	}
+	return s.saveTree(ctx, l, next)
+}
+
+// readTree follows one delta round from link and merges it into l.
+func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next string, changed bool, err error) {
+	nodes := make(map[string]node)
+	if link != "" {
+		nodes = maps.Clone(l.nodes)
+	}
+	next, err = s.o.Graph.FolderDelta(ctx, link, func(page []graph.Folder) error {
+		for _, row := range page {
+			if row.Removed != "" {
+				delete(nodes, row.ID)
+				continue
+			}
+			n := nodes[row.ID]
+			if row.DisplayName != "" {
+				n.Name = row.DisplayName
+			}
+			if row.ParentFolderID != "" {
+				n.Parent = row.ParentFolderID
+			}
+			n.Hidden = n.Hidden || row.IsHidden || row.Search()
+			nodes[row.ID] = n
+		}
+		return nil
+	})
+	if err != nil {
+		return "", false, fmt.Errorf("read folder tree: %w", err)
+	}
+	if link == "" && len(nodes) == 0 {
+		// Believing this would forget every UID ever given.
+		return "", false, errors.New("read folder tree: Graph listed no folder at all")
+	}
+	changed = !maps.Equal(nodes, l.nodes)
+	l.nodes = nodes
+	return next, changed, nil
+}
+
+// editTree changes the kept tree after Graph has done the same, so that clients see it at once.
+func (s *Syncer) editTree(ctx context.Context, edit func(*layout)) error {
+	s.treeMu.Lock()
+	defer s.treeMu.Unlock()
+	l, link, err := s.loadTree(ctx)
+	if err != nil {
+		return err
+	}
+	edit(l)
+	return s.saveTree(ctx, l, link)
+}
+
+// lastSegment splits an IMAP name into what is above it and its own level.
+func lastSegment(name string) (parent, last string) {
+	i := strings.LastIndexByte(name, '/')
+	if i < 0 {
+		return "", name
+	}
+	return name[:i], name[i+1:]
+}
