@@ -148,7 +148,7 @@ func (w *BodyWriter) Commit(ctx context.Context, id MessageID, index []byte, fro
 	}
 	s := w.s
 	var body BodyID
-	ch, err := s.inFolder(ctx, "keep body", id.folder(), func(ft *folderTx) error {
+	ch, err := s.inFolder(ctx, "keep body", id.Folder(), func(ft *folderTx) error {
 		var err error
 		if body, err = s.bodies.insert(ft.t, w, name, index, fromClient); err != nil {
 			return err
@@ -193,7 +193,7 @@ func (w *BodyWriter) Stage(ctx context.Context, index []byte, fromClient bool) (
 // AttachBody makes a staged body a message's, as Commit does. [ErrNoBody] if it is
 // not staged (any more), [ErrNotFound] if the message is gone; the body then stays staged.
 func (s *Store) AttachBody(ctx context.Context, id MessageID, body BodyID) (Changes, error) {
-	ch, err := s.inFolder(ctx, "attach body", id.folder(), func(ft *folderTx) error {
+	ch, err := s.inFolder(ctx, "attach body", id.Folder(), func(ft *folderTx) error {
 		var size int64
 		err := ft.t.row([]any{&size}, "SELECT size FROM bodies WHERE id = ?", int64(body))
 		if errors.Is(err, ErrNotFound) {

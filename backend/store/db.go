@@ -102,7 +102,7 @@ func newDatabase(path string, kind *dbKind, readOnly bool) (*database, error) {
 		return d, nil
 	}
 	// FULL: what a client or a device was told must outlive a power cut.
-	if d.w, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "cache_size(-65536)")); err != nil {
+	if d.w, err = sql.Open("sqlite", dsn(path, "journal_mode(WAL)", "synchronous(FULL)", "wal_autocheckpoint(4000)", "cache_size(-65536)", "temp_store(MEMORY)")); err != nil {
 		d.r.Close()
 		return nil, d.explain("open", err)
 	}

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"cmp"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -39,7 +41,8 @@ func (s *Store) beginFolder(t *tx, id FolderID) (*folderTx, error) {
 	return &folderTx{s: s, t: t, f: f, known: map[MessageID]*entry{}, ch: Changes{Folder: id}}, nil
 }
 
-// load reads messages, filling each (…) list after where from values.
+// loadEntries reads the messages of which the column named last in where has one of
+// the values; before are the arguments of what stands ahead of it.
 func loadEntries[T any](ft *folderTx, where string, before []any, values []T) ([]*entry, error) {
 	var list []*entry
 	sc := newMessageScanner()
@@ -95,6 +98,9 @@ func (ft *folderTx) byUID(uids []imap.UID) (map[imap.UID]*entry, error) {
 
 // add gives a message the next UID.
 func (ft *folderTx) add(m messageRow) (*entry, error) {
+	if m.GraphID == "" || strings.Contains(string(m.GraphID), "\n") { // see packedMessage
+		return nil, fmt.Errorf("%q cannot be the id of a message", string(m.GraphID))
+	}
 	uid := ft.f.UIDNext
 	if uid == math.MaxUint32 {
 		return nil, ErrUIDsExhausted
@@ -113,7 +119,9 @@ func (ft *folderTx) merge(e *entry, r *Remote) {
 	if r.Keywords != nil && !e.PendingKeywords {
 		e.setKeywords(*r.Keywords)
 	}
-	if r.Received != nil {
+	// A message's INTERNALDATE stays what clients were told (RFC 9051 section 2.3.3);
+	// an appended draft has another date than Graph says.
+	if r.Received != nil && e.Received.IsZero() {
 		e.Received = fromSeconds(seconds(*r.Received))
 	}
 	if r.Sent != nil {
@@ -123,7 +131,9 @@ func (ft *folderTx) merge(e *entry, r *Remote) {
 		e.Size = max(*r.SizeEstimate, 0)
 	}
 	set(&e.InternetMessageID, r.InternetMessageID)
-	set(&e.ThreadID, r.ThreadID)
+	if r.ThreadID != nil {
+		e.ThreadID = strings.ReplaceAll(*r.ThreadID, "\n", "") // see packedMessage
+	}
 	if r.Header != nil && !e.HasHeader {
 		ft.setHeader(e, r.Header)
 	}
@@ -204,6 +214,9 @@ func (ft *folderTx) finish() (Changes, error) {
 			freed = append(freed, int64(e.old.body))
 		}
 	}
+	for _, list := range [][]*entry{updated, removed} {
+		slices.SortFunc(list, func(a, b *entry) int { return cmp.Compare(a.ID, b.ID) })
+	}
 	if bumped {
 		ft.f.HighestModSeq = modSeq
 	}
@@ -251,7 +264,6 @@ func (ft *folderTx) delete(list []*entry, modSeq uint64) error {
 	if len(list) == 0 {
 		return nil
 	}
-	slices.SortFunc(list, func(a, b *entry) int { return int(a.ID - b.ID) })
 	ids := make([]int64, len(list))
 	for i, e := range list {
 		ids[i] = int64(e.ID)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 )
@@ -76,7 +77,7 @@ func (s *Store) SetHeaders(ctx context.Context, rows []HeaderRow) error {
 
 func (t *tx) putHeaders(list []headerData) error {
 	// The last of two for one message wins; a statement may not hit a row twice.
-	slices.SortStableFunc(list, func(a, b headerData) int { return int(a.id - b.id) })
+	slices.SortStableFunc(list, func(a, b headerData) int { return cmp.Compare(a.id, b.id) })
 	rows := newRowInserter(t, "headers (message, data)", 2, " ON CONFLICT (message) DO UPDATE SET data = excluded.data")
 	for i, h := range list {
 		if i+1 < len(list) && list[i+1].id == h.id {
@@ -142,7 +143,7 @@ func (s *Store) SetSize(ctx context.Context, id MessageID, size int64, exact boo
 
 // onMessage changes one message if it is there.
 func (s *Store) onMessage(ctx context.Context, op string, id MessageID, fn func(*entry)) (Changes, error) {
-	return s.inFolder(ctx, op, id.folder(), func(ft *folderTx) error {
+	return s.inFolder(ctx, op, id.Folder(), func(ft *folderTx) error {
 		list, err := loadEntries(ft, "id", nil, []int64{int64(id)})
 		if err != nil {
 			return err

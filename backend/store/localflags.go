@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -91,7 +92,7 @@ func (t *tx) nextPendingSeq(account AccountID) (int64, error) {
 func (s *Store) Pushed(ctx context.Context, results []PushResult) ([]Changes, error) {
 	byFolder := map[FolderID][]PushResult{}
 	for _, r := range results {
-		byFolder[r.ID.folder()] = append(byFolder[r.ID.folder()], r)
+		byFolder[r.ID.Folder()] = append(byFolder[r.ID.Folder()], r)
 	}
 	var all []Changes
 	err := s.db.write(ctx, "note pushed changes", func(t *tx) error {
@@ -116,7 +117,7 @@ func (s *Store) Pushed(ctx context.Context, results []PushResult) ([]Changes, er
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(all, func(a, b Changes) int { return int(a.Folder - b.Folder) })
+	slices.SortFunc(all, func(a, b Changes) int { return cmp.Compare(a.Folder, b.Folder) })
 	return all, nil
 }
 
@@ -127,14 +128,14 @@ func (s *Store) pushedIn(t *tx, folder FolderID, results []PushResult) (Changes,
 	}
 	uids := make([]imap.UID, len(results))
 	for i, r := range results {
-		uids[i] = r.ID.uid()
+		uids[i] = r.ID.UID()
 	}
 	have, err := ft.byUID(uids)
 	if err != nil {
 		return Changes{}, err
 	}
 	for _, r := range results {
-		e := have[r.ID.uid()]
+		e := have[r.ID.UID()]
 		if e == nil || e.PendingSeq == 0 || e.PendingSeq != r.PendingSeq {
 			continue
 		}

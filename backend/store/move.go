@@ -79,6 +79,9 @@ func carryMessages(src, dst *folderTx, list []Moved, move bool) (map[imap.UID]im
 	var header []headerCopy
 	for _, m := range list {
 		e, target := sources[m.UID], targets[m.NewGraphID]
+		if e != nil && e.removed {
+			e = nil // named twice
+		}
 		if target == e {
 			target = nil // moved within its folder
 		}
@@ -103,6 +106,7 @@ func carryMessages(src, dst *folderTx, list []Moved, move bool) (map[imap.UID]im
 			}
 			target.complete(&e.messageRow)
 		}
+		target.gen = dst.f.gen // it is there, whatever a listing under way has seen
 		uids[m.UID] = target.UID
 		if e != nil {
 			e.removed = move

@@ -147,9 +147,9 @@ type Message struct {
 type Remote struct {
 	GraphID           GraphID
 	Flags             Flags
-	FlagsMask         Flags     // only these bits of Flags are known
-	Keywords          *[]string // any order
-	Received          *time.Time
+	FlagsMask         Flags      // only these bits of Flags are known
+	Keywords          *[]string  // any order
+	Received          *time.Time // ignored once known: an INTERNALDATE never changes
 	Sent              *time.Time
 	SizeEstimate      *int64 // bytes; ignored once the exact size is known
 	InternetMessageID *string
