@@ -9,32 +9,37 @@ import (
 
 // MessageInfo is a message as tests see it.
 type MessageInfo struct {
-	ID         string // immutable
-	ClassicID  string
-	Folder     string // id
-	Subject    string
-	MessageID  string // with angle brackets
-	From       string
-	To, Cc     []string
-	Bcc        []string
-	Received   time.Time
-	Sent       time.Time
-	IsRead     bool
-	IsDraft    bool
-	Flagged    bool
-	Categories []string
-	HasFiles   bool // hasAttachments
-	Files      []string
-	Size       int               // 0x0E08
-	Extended   map[string]string // properties somebody has set, by id as answers spell them, without the type
+	ID         string            `json:"id"` // immutable
+	ClassicID  string            `json:"classicId"`
+	Folder     string            `json:"folder"` // id
+	Subject    string            `json:"subject"`
+	MessageID  string            `json:"messageId"` // with angle brackets
+	From       string            `json:"from"`
+	To         []string          `json:"to"`
+	Cc         []string          `json:"cc"`
+	Bcc        []string          `json:"bcc"`
+	Received   time.Time         `json:"received"`
+	Sent       time.Time         `json:"sent"`
+	IsRead     bool              `json:"isRead"`
+	IsDraft    bool              `json:"isDraft"`
+	Flagged    bool              `json:"flagged"`
+	Categories []string          `json:"categories"`
+	HasFiles   bool              `json:"hasFiles"` // hasAttachments
+	Files      []string          `json:"files"`
+	Size       int               `json:"size"`               // 0x0E08
+	Extended   map[string]string `json:"extended,omitempty"` // properties somebody has set, by id as answers spell them, without the type
 }
 
 // FolderInfo is a folder as tests see it.
 type FolderInfo struct {
-	ID, ParentID, Name, WellKnown string
-	Path                          string // display names joined by "/"
-	Total, Unread                 int
-	Hidden                        bool
+	ID        string `json:"id"`
+	ParentID  string `json:"parentId"`
+	Name      string `json:"name"`
+	WellKnown string `json:"wellKnown"`
+	Path      string `json:"path"` // display names joined by "/"
+	Total     int    `json:"total"`
+	Unread    int    `json:"unread"`
+	Hidden    bool   `json:"hidden"`
 }
 
 // Delivered lists what has left, in order. A message delayed by the rate limit is not among them yet.
@@ -58,7 +63,10 @@ func (s *Sim) Messages(user, folder string) []MessageInfo {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked()
-	f := s.mustFolder(user, folder)
+	return s.mustFolder(user, folder).infos()
+}
+
+func (f *folder) infos() []MessageInfo {
 	out := make([]MessageInfo, 0, len(f.messages))
 	for i := len(f.messages) - 1; i >= 0; i-- {
 		out = append(out, f.messages[i].info())

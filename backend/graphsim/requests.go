@@ -12,17 +12,17 @@ const maxRequestLog = 200_000
 
 // Request is one request as it was answered.
 type Request struct {
-	Method   string
-	Template string // the path with ids replaced: /v1.0/users/{u}/messages/{m}/$value
-	Path     string
-	Query    string
-	Mailbox  string // UPN where known
-	Prefer   string
-	Status   int // 0: the connection was closed instead
-	Bytes    int // of the body
-	InBatch  bool
-	Time     time.Time
-	Took     time.Duration
+	Method   string        `json:"method"`
+	Template string        `json:"template"` // the path with ids replaced: /v1.0/users/{u}/messages/{m}/$value
+	Path     string        `json:"path"`
+	Query    string        `json:"query"`
+	Mailbox  string        `json:"mailbox"` // UPN where known
+	Prefer   string        `json:"prefer"`
+	Status   int           `json:"status"` // 0: the connection was closed instead
+	Bytes    int           `json:"bytes"`  // of the body
+	InBatch  bool          `json:"inBatch"`
+	Time     time.Time     `json:"time"`
+	Took     time.Duration `json:"took"`
 }
 
 // record keeps a request in the log.

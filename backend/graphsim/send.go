@@ -10,12 +10,12 @@ import (
 
 // Delivery is one submitted message and exactly who got it.
 type Delivery struct {
-	From       string // UPN of the mailbox that submitted
-	Sender     string // address the message is from
-	Recipients []string
-	MIME       []byte // as receivers see it: without Bcc
-	MessageID  string // with angle brackets
-	Time       time.Time
+	From       string    `json:"from"`   // UPN of the mailbox that submitted
+	Sender     string    `json:"sender"` // address the message is from
+	Recipients []string  `json:"recipients"`
+	MIME       []byte    `json:"mime"`      // as receivers see it: without Bcc
+	MessageID  string    `json:"messageId"` // with angle brackets
+	Time       time.Time `json:"time"`
 }
 
 // maxRecipients is the tenant's default. Exchange Online limits.
