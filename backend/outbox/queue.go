@@ -1,0 +1,391 @@
+package outbox
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"postern/backend/store"
+)
+
+// Options is what a Queue is told.
+type Options struct {
+	Store    *store.Outbox
+	Sender   Sender
+	Lifetime time.Duration // how long a message is tried; 0 for 48 h
+	Parallel int           // attempts at once for one mailbox; 0 for 4, Graph's limit
+	Total    int           // attempts at once for all; 0 for 32
+	Grace    time.Duration // how long running attempts may go on when stopping; 0 for 10 s
+	Keep     time.Duration // how long rows of finished messages stay; 0 for 7 days
+	Logger   *slog.Logger
+}
+
+// Queue holds the messages and runs the attempts. Rows and files are the truth; what
+// is in memory is only the schedule.
+type Queue struct {
+	opts  Options
+	store *store.Outbox
+	dir   string
+	log   *slog.Logger
+	slots chan struct{} // attempts at once, all mailboxes
+
+	mu      sync.Mutex
+	lanes   map[string]*lane
+	known   map[string]bool // ids in the schedule or being tried
+	seq     uint64
+	running bool
+	run     context.Context // of Run
+	attempt context.Context // of attempts: outlives run by Grace
+	wg      sync.WaitGroup
+}
+
+// lane is one mailbox's share: its messages and its attempts, apart from all others.
+type lane struct {
+	mailbox string
+	items   items
+	running int
+	wake    chan struct{} // capacity 1
+}
+
+// New returns a queue over the store's outbox. Nothing is sent before Run.
+func New(opts Options) (*Queue, error) {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d <= 0 {
+			*d = v
+		}
+	}
+	def(&opts.Lifetime, 48*time.Hour)
+	def(&opts.Grace, 10*time.Second)
+	def(&opts.Keep, 7*24*time.Hour)
+	if opts.Parallel <= 0 {
+		opts.Parallel = 4
+	}
+	if opts.Total <= 0 {
+		opts.Total = 32
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	q := &Queue{
+		opts: opts, store: opts.Store, dir: opts.Store.SpoolDir(), log: opts.Logger,
+		slots: make(chan struct{}, opts.Total),
+		lanes: make(map[string]*lane), known: make(map[string]bool),
+	}
+	if err := os.MkdirAll(q.dir, 0o700); err != nil {
+		return nil, fmt.Errorf("create spool folder: %w", err)
+	}
+	return q, nil
+}
+
+// Run takes up what earlier runs left, then sends until ctx ends. Attempts that are
+// running then may finish within the grace time; what is cut off is settled by the
+// next run. It returns when none runs any more.
+func (q *Queue) Run(ctx context.Context) error {
+	attempt, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	q.mu.Lock()
+	if q.running {
+		q.mu.Unlock()
+		return errors.New("outbox is running already")
+	}
+	q.running, q.run, q.attempt = true, ctx, attempt
+	q.mu.Unlock()
+
+	err := q.load(ctx)
+	if err == nil {
+		q.prune(ctx)
+		tick := time.NewTicker(time.Hour)
+		defer tick.Stop()
+	wait:
+		for {
+			select {
+			case <-ctx.Done():
+				break wait
+			case <-tick.C:
+				q.prune(ctx)
+			}
+		}
+	}
+
+	q.mu.Lock()
+	q.running = false
+	for _, l := range q.lanes {
+		for _, it := range l.items {
+			it.waiter.accept() // it is on disk
+		}
+		l.poke()
+	}
+	q.mu.Unlock()
+	grace := time.AfterFunc(q.opts.Grace, cancel)
+	defer grace.Stop()
+	q.wg.Wait()
+
+	q.mu.Lock()
+	q.lanes, q.known = make(map[string]*lane), make(map[string]bool)
+	q.mu.Unlock()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// load puts everything unfinished into the schedule.
+func (q *Queue) load(ctx context.Context) error {
+	if _, err := q.store.Recover(ctx); err != nil {
+		return fmt.Errorf("recover outbox: %w", err)
+	}
+	rows, err := q.store.List(ctx, store.Filter{})
+	if err != nil {
+		return fmt.Errorf("list outbox: %w", err)
+	}
+	live := make(map[string]bool)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	for i := range rows {
+		r := &rows[i]
+		it := &item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt}
+		switch r.State {
+		case store.StateQueued, store.StateSending, store.StateUnclear:
+		case store.StateSent, store.StateBounced:
+			if r.NextAttempt.IsZero() {
+				continue
+			}
+			it.notice = true
+		case store.StateHeld:
+			live[r.Spool] = true
+			continue
+		default:
+			continue
+		}
+		live[r.Spool] = true
+		if r.State == store.StateUnclear && it.due.Before(now) {
+			it.due = now.Add(lookWaits[0])
+		}
+		q.addLocked(it)
+	}
+	for id := range q.known {
+		live[id+spoolSuffix] = true // submitted while we were reading
+	}
+	return q.sweep(live)
+}
+
+// Submit takes over a spooled message: it returns once file and row are durable and
+// the first attempt has ended, at most wait later. A nil error means the message is
+// ours to deliver. An *Error that is Permanent means that Exchange will never take
+// it, and that nothing of it was kept.
+//
+// sub gives mailbox, sender, recipients and so on; id, file, times and state are set here.
+func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait time.Duration) (id string, err error) {
+	if err := s.commit(); err != nil {
+		return "", err
+	}
+	now := time.Now()
+	sub.ID, sub.Spool, sub.Size = s.id, s.id+spoolSuffix, s.size
+	sub.State = store.StateQueued
+	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.opts.Lifetime)
+	it := &item{id: sub.ID, mailbox: sub.Mailbox, due: now}
+
+	// Known before the row is there, so that a Run that is just starting keeps the file.
+	q.mu.Lock()
+	q.known[it.id] = true
+	q.mu.Unlock()
+	if _, err := q.store.Insert(context.WithoutCancel(ctx), sub); err != nil {
+		q.forget(it.id)
+		os.Remove(q.path(sub.Spool))
+		return "", fmt.Errorf("store submission: %w", err)
+	}
+
+	q.mu.Lock()
+	var w *waiter
+	if q.running && wait > 0 && q.opts.Sender.Delay(sub.Mailbox) <= 0 && q.readyLocked(sub.Mailbox) < 2*q.opts.Parallel {
+		w = newWaiter()
+		it.waiter = w
+	}
+	q.scheduleLocked(it)
+	run := q.run
+	q.mu.Unlock()
+	if w == nil {
+		return sub.ID, nil
+	}
+
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case err = <-w.settled:
+		return sub.ID, err
+	case <-timer.C:
+	case <-ctx.Done():
+	case <-run.Done():
+	}
+	if w.take() {
+		return sub.ID, nil
+	}
+	// The attempt was quicker after all; its verdict is on the way.
+	return sub.ID, <-w.settled
+}
+
+// readyLocked counts messages of the mailbox that wait for nothing but their turn.
+func (q *Queue) readyLocked(mailbox string) int {
+	l := q.lanes[mailbox]
+	if l == nil {
+		return 0
+	}
+	n, now := 0, time.Now()
+	for _, it := range l.items {
+		if !it.due.After(now) {
+			n++
+		}
+	}
+	return n
+}
+
+func (q *Queue) addLocked(it *item) {
+	if q.known[it.id] {
+		return
+	}
+	q.known[it.id] = true
+	q.scheduleLocked(it)
+}
+
+// scheduleLocked puts a known item into its lane, and starts the lane if need be.
+func (q *Queue) scheduleLocked(it *item) {
+	if !q.running {
+		// Its row has it. The next Run reads that.
+		delete(q.known, it.id)
+		it.waiter.accept()
+		return
+	}
+	q.seq++
+	it.seq = q.seq
+	l := q.lanes[it.mailbox]
+	if l == nil {
+		l = &lane{mailbox: it.mailbox, wake: make(chan struct{}, 1)}
+		q.lanes[it.mailbox] = l
+		q.wg.Add(1)
+		go q.serve(q.run, l)
+	}
+	heap.Push(&l.items, it)
+	l.poke()
+}
+
+func (l *lane) poke() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *Queue) forget(id string) {
+	q.mu.Lock()
+	delete(q.known, id)
+	q.mu.Unlock()
+}
+
+// serve starts the attempts of one mailbox as they come due.
+func (q *Queue) serve(ctx context.Context, l *lane) {
+	defer q.wg.Done()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		q.mu.Lock()
+		if !q.running || len(l.items) == 0 && l.running == 0 {
+			if q.lanes[l.mailbox] == l {
+				delete(q.lanes, l.mailbox)
+			}
+			q.mu.Unlock()
+			return
+		}
+		it, wait := q.nextLocked(l)
+		q.mu.Unlock()
+
+		if it != nil {
+			select {
+			case q.slots <- struct{}{}:
+				q.wg.Add(1)
+				go q.try(l, it)
+			case <-ctx.Done():
+				it.waiter.accept()
+			}
+			continue
+		}
+		timer.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// nextLocked takes the next item that may be tried now, or says how long to wait.
+func (q *Queue) nextLocked(l *lane) (*item, time.Duration) {
+	if len(l.items) == 0 || l.running >= q.opts.Parallel {
+		return nil, time.Hour // poked when that changes
+	}
+	now := time.Now()
+	head := l.items[0]
+	if d := head.due.Sub(now); d > 0 {
+		return nil, d
+	}
+	if d := q.opts.Sender.Delay(l.mailbox); d > 0 {
+		// Clients do not wait for the pace.
+		for _, it := range l.items {
+			it.waiter.accept()
+		}
+		return nil, max(d, 10*time.Millisecond)
+	}
+	heap.Pop(&l.items)
+	l.running++
+	return head, 0
+}
+
+// try runs one attempt and puts the item back if there is more to do.
+func (q *Queue) try(l *lane, it *item) {
+	defer q.wg.Done()
+	defer func() { <-q.slots }()
+	var due time.Time
+	if it.notice {
+		due = q.notify(it)
+	} else {
+		due = q.attemptOnce(it)
+	}
+	it.waiter.accept()
+	it.waiter = nil
+
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l.running--
+	if due.IsZero() {
+		delete(q.known, it.id)
+	} else {
+		it.due = due
+		q.scheduleLocked(it)
+	}
+	l.poke()
+}
+
+// update changes a row whatever becomes of the attempt's context: the outcome of a
+// request must not be forgotten because we are asked to stop.
+func (q *Queue) update(ctx context.Context, id string, change func(*store.Submission)) (*store.Submission, error) {
+	return q.store.Update(context.WithoutCancel(ctx), id, func(s *store.Submission) error {
+		change(s)
+		return nil
+	})
+}
+
+func (q *Queue) prune(ctx context.Context) {
+	gone, err := q.store.Delete(ctx, time.Now().Add(-q.opts.Keep))
+	if err != nil && ctx.Err() == nil {
+		q.log.Warn("outbox not pruned", "err", err)
+	}
+	for _, s := range gone {
+		os.Remove(q.path(s.Spool))
+	}
+}

@@ -1,0 +1,93 @@
+package outbox
+
+import (
+	"container/heap"
+	"math/rand/v2"
+	"time"
+)
+
+// retryWaits are the waits behind failed attempts; the last one repeats.
+var retryWaits = []time.Duration{
+	15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
+	10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
+}
+
+// lookWaits are the waits before each look for a message whose sending ended
+// unclearly. Exchange files the sent copy some time after it has taken the message.
+var lookWaits = []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
+
+// backoff returns the wait behind the given number of attempts, a little spread so
+// that what failed together does not come back together.
+func backoff(attempts int) time.Duration {
+	w := retryWaits[max(0, min(attempts-1, len(retryWaits)-1))]
+	return w + rand.N(w/10+1)
+}
+
+// item is one message in the schedule.
+type item struct {
+	id      string
+	mailbox string
+	due     time.Time
+	seq     uint64
+	notice  bool // a notice is owed, the message itself is settled
+	waiter  *waiter
+}
+
+// items is a heap, earliest first.
+type items []*item
+
+func (h items) Len() int { return len(h) }
+func (h items) Less(i, j int) bool {
+	if !h[i].due.Equal(h[j].due) {
+		return h[i].due.Before(h[j].due)
+	}
+	return h[i].seq < h[j].seq
+}
+func (h items) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push and Pop are for package heap.
+func (h *items) Push(x any) { *h = append(*h, x.(*item)) }
+
+// Pop removes the last element.
+func (h *items) Pop() any {
+	old := *h
+	it := old[len(old)-1]
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return it
+}
+
+var _ heap.Interface = (*items)(nil)
+
+// waiter is a client that still waits for DATA's answer. Either the first attempt
+// settles it or the client has been told 250, never both.
+type waiter struct {
+	settled chan error // capacity 1
+	taken   chan struct{}
+}
+
+func newWaiter() *waiter {
+	w := &waiter{settled: make(chan error, 1), taken: make(chan struct{}, 1)}
+	w.taken <- struct{}{}
+	return w
+}
+
+// take claims the right to decide the answer; only the first caller gets it.
+func (w *waiter) take() bool {
+	if w == nil {
+		return false
+	}
+	select {
+	case <-w.taken:
+		return true
+	default:
+		return false
+	}
+}
+
+// accept lets the client have its 250 if nothing else was decided.
+func (w *waiter) accept() {
+	if w.take() {
+		w.settled <- nil
+	}
+}

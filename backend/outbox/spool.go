@@ -1,0 +1,135 @@
+package outbox
+
+import (
+	"bufio"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	spoolSuffix = ".eml"
+	tempSuffix  = ".tmp"
+)
+
+// Spool is a message file being written.
+type Spool struct {
+	id   string
+	dir  string
+	f    *os.File
+	w    *bufio.Writer
+	size int64
+	done bool
+}
+
+// newID returns a queue id: short enough to be read out, sorting by time, never used twice.
+func newID(now time.Time) string {
+	var b [10]byte
+	binary.BigEndian.PutUint64(b[:], uint64(now.UnixMilli())<<16)
+	rand.Read(b[6:])
+	return strings.ToLower(base32.HexEncoding.EncodeToString(b[:]))
+}
+
+// NewSpool begins a message file.
+func (q *Queue) NewSpool() (*Spool, error) {
+	id := newID(time.Now())
+	f, err := os.OpenFile(filepath.Join(q.dir, id+tempSuffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create spool file: %w", err)
+	}
+	return &Spool{id: id, dir: q.dir, f: f, w: bufio.NewWriterSize(f, 64<<10)}, nil
+}
+
+// ID is the queue id the message will have.
+func (s *Spool) ID() string { return s.id }
+
+// Size is the number of bytes written.
+func (s *Spool) Size() int64 { return s.size }
+
+// Write adds to the file.
+func (s *Spool) Write(p []byte) (int, error) {
+	n, err := s.w.Write(p)
+	s.size += int64(n)
+	return n, err
+}
+
+// commit makes the file durable under its final name.
+func (s *Spool) commit() error {
+	if s.done {
+		return errors.New("spool file is closed")
+	}
+	s.done = true
+	temp, final := s.f.Name(), filepath.Join(s.dir, s.id+spoolSuffix)
+	err := s.w.Flush()
+	if err == nil {
+		err = s.f.Sync()
+	}
+	if cerr := s.f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(temp, final)
+	}
+	if err != nil {
+		os.Remove(temp)
+		return fmt.Errorf("write spool file: %w", err)
+	}
+	if err := syncDir(s.dir); err != nil {
+		os.Remove(final)
+		return fmt.Errorf("write spool file: %w", err)
+	}
+	return nil
+}
+
+// Discard removes the file unless it was submitted. It may be called more than once.
+func (s *Spool) Discard() {
+	if s.done {
+		return
+	}
+	s.done = true
+	s.f.Close()
+	os.Remove(s.f.Name())
+}
+
+// syncDir makes renames in dir durable. Systems that cannot sync a folder do without.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, fs.ErrInvalid) {
+		return err
+	}
+	return nil
+}
+
+// path is where a submission's file lies.
+func (q *Queue) path(name string) string { return filepath.Join(q.dir, filepath.Base(name)) }
+
+// sweep removes files that belong to no live row: what was being written when the
+// process died, and what was sent just before.
+func (q *Queue) sweep(live map[string]bool) error {
+	entries, err := os.ReadDir(q.dir)
+	if err != nil {
+		return fmt.Errorf("read spool folder: %w", err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		stale := strings.HasSuffix(name, tempSuffix) || strings.HasSuffix(name, spoolSuffix) && !live[name]
+		if !stale || e.IsDir() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(q.dir, name)); err != nil {
+			q.log.Warn("spool file not removed", "file", name, "err", err)
+		}
+	}
+	return nil
+}
