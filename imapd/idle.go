@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	maxDone = 1024                         // bytes of the line that ends IDLE
+	maxDone = 1024                       // bytes of the line that ends IDLE
 	endless = 100 * 365 * 24 * time.Hour // how long IDLE may last
 )
 
