@@ -99,10 +99,8 @@ func (c *call) createMessage(f *folder) (*reply, *apiError) {
 	if f == nil {
 		f = c.box.wellKnown["drafts"]
 	}
-	if f.parent == nil && f != c.box.root || f.search {
-		if f.known == "searchfolders" || f.search {
-			return nil, fail(403, "ErrorCreateItemAccessDenied", "Items cannot be created in a search folder.")
-		}
+	if f.known == "searchfolders" || f.search {
+		return nil, fail(403, "ErrorCreateItemAccessDenied", "Items cannot be created in a search folder.")
 	}
 	m, err := c.messageFromJSON(body)
 	if err != nil {

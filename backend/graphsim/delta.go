@@ -15,6 +15,7 @@ import (
 // deltaState is what a delta or skip token carries: the options of the first request, and a place in the log. No state is
 // kept per client, so tokens can be used again and in any order.
 type deltaState struct {
+	Box     string   `json:"m"` // the mailbox
 	Folder  uint32   `json:"f"` // 0: the folder tree
 	Gen     uint32   `json:"g,omitempty"`
 	Selects []string `json:"s,omitempty"`
@@ -89,7 +90,7 @@ func (c *call) beginDelta(folder uint32, gen uint32, allowed string) (deltaState
 	}
 	if tok == "" || strings.EqualFold(tok, "latest") {
 		st := deltaState{
-			Folder: folder, Gen: gen, Selects: q.selects, Filter: q.filterRaw, Change: q.change, Top: q.top, First: tok == "",
+			Box: c.box.user.ID, Folder: folder, Gen: gen, Selects: q.selects, Filter: q.filterRaw, Change: q.change, Top: q.top, First: tok == "",
 		}
 		return st, q, nil
 	}
@@ -97,7 +98,7 @@ func (c *call) beginDelta(folder uint32, gen uint32, allowed string) (deltaState
 	if err != nil {
 		return st, nil, err
 	}
-	if st.Folder != folder {
+	if st.Folder != folder || st.Box != c.box.user.ID {
 		return st, nil, errSyncState()
 	}
 	if st.Gen != gen || c.sim.opts.DeltaLifetime > 0 && c.sim.now().Sub(time.Unix(st.Issued, 0)) > c.sim.opts.DeltaLifetime {
@@ -280,6 +281,11 @@ func (c *call) laterRound(f *folder, st *deltaState, sel *selection, since int64
 			continue
 		}
 		if s.created {
+			if s.location != 0 && !c.immutable && (st.Change == "" || st.Change == "deleted") {
+				// Moved out and in again: its classic id of before is gone.
+				id := c.box.formatID(idMessage, itemRef{num: num, location: s.location})
+				rows = append(rows, object{{"@odata.type", "#microsoft.graph.message"}, {"id", id}, {"@removed", object{{"reason", "deleted"}}}})
+			}
 			if st.Change == "" || st.Change == "created" {
 				rows = append(rows, c.row(m, sel))
 			}

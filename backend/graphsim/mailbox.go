@@ -203,6 +203,11 @@ func removeFrom(list []*message, m *message) []*message {
 	return list
 }
 
+// dumpster reports whether the folder is part of Recoverable Items, which lists over the whole mailbox leave out.
+func (f *folder) dumpster() bool {
+	return f.known == "recoverableitemsdeletions" || f.known == "recoverableitemspurges"
+}
+
 // addLocked puts a new message into f and gives it its numbers.
 func (f *folder) addLocked(m *message) {
 	b := f.box
@@ -212,7 +217,9 @@ func (f *folder) addLocked(m *message) {
 	m.created, m.modified = now, now
 	b.messages[m.num] = m
 	b.enterLocked(f, m)
-	b.all = insertAt(b.all, m)
+	if !f.dumpster() {
+		b.all = insertAt(b.all, m)
+	}
 	if m.body != nil {
 		if m.body.messageID == "" {
 			m.body.messageID = "<" + strings.ToUpper(newGUID()) + "@" + b.domain() + ">"
@@ -248,6 +255,13 @@ func (b *mailbox) leaveLocked(m *message, kind changeKind) {
 
 // moveLocked moves m to another folder: the immutable id stays, the classic one does not.
 func (b *mailbox) moveLocked(m *message, to *folder, kind changeKind) {
+	if from := m.folder.dumpster(); from != to.dumpster() {
+		if from {
+			b.all = insertAt(b.all, m)
+		} else {
+			b.all = removeFrom(b.all, m)
+		}
+	}
 	b.leaveLocked(m, kind)
 	m.version++
 	m.modified = b.sim.now().Unix()
@@ -296,7 +310,9 @@ func (b *mailbox) redateLocked(m *message, received int64) {
 	b.all = removeFrom(b.all, m)
 	m.received = received
 	m.folder.messages = insertAt(m.folder.messages, m)
-	b.all = insertAt(b.all, m)
+	if !m.folder.dumpster() {
+		b.all = insertAt(b.all, m)
+	}
 }
 
 // touchLocked records that properties of m have changed. The article number changes with isRead and flag, which makes it

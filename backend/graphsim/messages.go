@@ -247,7 +247,7 @@ func messageIDEquals(e expr) string {
 func (b *mailbox) byInternetID(id string, f *folder) []*message {
 	var out []*message
 	keep := func(m *message) {
-		if m != nil && (f == nil || m.folder == f) {
+		if m != nil && (f == nil && !m.folder.dumpster() || m.folder == f) {
 			out = append(out, m)
 		}
 	}

@@ -165,22 +165,34 @@ func (r *rendering) property(key string) string {
 	return ""
 }
 
-// field writes a header field, folded at blanks where it is long. RFC 5322 section 2.2.3.
+// field writes a header field, folded at blanks where it is long; blanks themselves are kept. RFC 5322 section 2.2.3.
 func (r *rendering) field(name, value string) {
 	r.buf.WriteString(name)
 	r.buf.WriteByte(':')
 	line := len(name) + 1
-	for i, word := range strings.FieldsFunc(value, func(c rune) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }) {
-		if i > 0 && line+1+len(word) > 76 {
+	blanks := 1 // the one after the colon
+	flush := func(word string) {
+		if line+blanks+len(word) > 76 && line > len(name)+1 {
 			r.buf.WriteString("\r\n")
 			line = 0
 		}
-		r.buf.WriteByte(' ')
+		for range blanks {
+			r.buf.WriteByte(' ')
+		}
 		r.buf.WriteString(word)
-		line += 1 + len(word)
+		line += blanks + len(word)
+	}
+	value = strings.Trim(lineBreaks.Replace(value), " \t")
+	for value != "" {
+		word, rest, _ := strings.Cut(value, " ")
+		flush(word)
+		value = strings.TrimLeft(rest, " ")
+		blanks = 1 + len(rest) - len(value)
 	}
 	r.buf.WriteString("\r\n")
 }
+
+var lineBreaks = strings.NewReplacer("\r\n", "", "\r", " ", "\n", " ", "\t", " ")
 
 func encodeWords(s string) string {
 	s = strings.Map(func(c rune) rune {
