@@ -3,7 +3,6 @@ package backend
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -232,17 +231,23 @@ func (m *Mailbox) SearchText(ctx context.Context, text string, bodyOnly bool, ui
 	return found, nil
 }
 
-// searchQuery writes text as a phrase of Graph's query language. Characters that mean something there cannot be searched
-// for, and its index does not hold them either.
+// searchQuery writes text in Graph's query language, KQL: one word as the beginning of a word, several as a phrase.
+// Characters that mean something there cannot be searched for, and its index does not hold them either.
 func searchQuery(text string, bodyOnly bool) string {
-	words := strings.Join(strings.FieldsFunc(text, func(r rune) bool {
+	words := strings.FieldsFunc(text, func(r rune) bool {
 		return r <= ' ' || strings.ContainsRune(`"\():*<>=`, r)
-	}), " ")
-	if words == "" {
+	})
+	var query string
+	switch len(words) {
+	case 0:
 		return ""
+	case 1:
+		query = words[0] + "*"
+	default:
+		query = `"` + strings.Join(words, " ") + `"`
 	}
 	if bodyOnly {
-		return fmt.Sprintf(`"body:%s"`, words)
+		return "body:" + query
 	}
-	return `"` + words + `"`
+	return query
 }

@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"postern/backend/graph"
 	"postern/backend/message"
@@ -48,7 +49,25 @@ func (s *Syncer) FetchBody(ctx context.Context, m store.Message) error {
 	}
 }
 
+// fetchTries is how often a text is begun anew when it breaks off on the way.
+const fetchTries = 3
+
 func (s *Syncer) fetchBody(ctx context.Context, m store.Message) error {
+	for try := 1; ; try++ {
+		err := s.fetchBodyOnce(ctx, m)
+		if err == nil || try == fetchTries || !graph.IsTemporary(err) || graph.IsThrottled(err) {
+			return err
+		}
+		s.log.Debug("message is read again", "uid", m.UID, "err", err)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Duration(try) * 200 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 	w, err := s.o.Store.NewBody()
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ func TestKeyword(t *testing.T) {
 		{"a=b", "a=b"},
 		{"a=3Db", "a=3D3Db"},
 		{"100%", "100=25"},
-		{"(x)[y]{z}", "=28x=29[y=5D=7Bz=7D"},
+		{"(x)[y]{z}", "=28x=29[y=5D=7Bz}"},
 		{"tab\tnul\x00", "tab=09nul=00"},
 	} {
 		if got := Keyword(tt.category); string(got) != tt.keyword {

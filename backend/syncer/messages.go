@@ -60,7 +60,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 	}
 	var results []graph.MoveResult
 	if move {
-		results = s.o.Graph.MoveMany(ctx, ids, string(dst.GraphID))
+		results = s.moveMany(ctx, ids, src, dst)
 	} else {
 		// Graph copies what it has, so what it has must be what the client has seen.
 		if err := s.settle(ctx, msgs); err != nil {
@@ -86,14 +86,6 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 			made = append(made, id)
 		case graph.IsNotFound(res.Err):
 			gone = append(gone, msgs[i].GraphID)
-		case move && graph.Unclear(res.Err):
-			// The id outlives the move, so Graph can be asked where the message is.
-			if m, err := s.o.Graph.Message(ctx, ids[i], fullOptions); err == nil && m.ParentFolderID != nil && *m.ParentFolderID == string(dst.GraphID) {
-				done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: msgs[i].GraphID})
-				made = append(made, ids[i])
-				continue
-			}
-			failed = res.Err
 		default:
 			failed = res.Err
 		}
@@ -135,6 +127,51 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 		}
 	}
 	return pairs, failed
+}
+
+// moveTries is how often a move is begun anew when Graph was not able to do it or to say whether it did.
+const moveTries = 3
+
+// moveMany moves messages. The immutable id outlives a move, so after an unclear end Graph can be asked where a message
+// is, and moving it again does no harm.
+func (s *Syncer) moveMany(ctx context.Context, ids []string, src, dst *store.Folder) []graph.MoveResult {
+	results := s.o.Graph.MoveMany(ctx, ids, string(dst.GraphID))
+	for try := 1; try < moveTries; try++ {
+		var rest []string
+		var at []int
+		for i, res := range results {
+			if res.Err != nil && graph.IsTemporary(res.Err) && !graph.IsThrottled(res.Err) {
+				rest = append(rest, ids[i])
+				at = append(at, i)
+			}
+		}
+		if len(rest) == 0 || ctx.Err() != nil {
+			break
+		}
+		var again []string
+		var againAt []int
+		for i, res := range s.o.Graph.GetMany(ctx, rest, fullOptions) {
+			switch {
+			case res.Err != nil:
+				if graph.IsNotFound(res.Err) {
+					results[at[i]] = res
+				}
+			case res.Message == nil || res.Message.ParentFolderID == nil:
+			case *res.Message.ParentFolderID == string(dst.GraphID):
+				results[at[i]] = res
+			case *res.Message.ParentFolderID == string(src.GraphID):
+				again = append(again, rest[i])
+				againAt = append(againAt, at[i])
+			}
+		}
+		if len(again) == 0 {
+			break
+		}
+		for i, res := range s.o.Graph.MoveMany(ctx, again, string(dst.GraphID)) {
+			results[againAt[i]] = res
+		}
+	}
+	return results
 }
 
 // Expunge removes messages as the delete policy says and returns the UIDs of those that are gone, also on an error.

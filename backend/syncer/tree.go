@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"strings"
 
 	"postern/backend/graph"
@@ -136,6 +137,10 @@ func (s *Syncer) syncTree(ctx context.Context) error {
 		s.log.Info("folder tree is read anew", "err", err)
 		next, changed, err = s.readTree(ctx, l, "")
 	}
+	if graph.IsQuota(err) {
+		// A mailbox over its quota refuses delta although plain lists work (observed, not documented).
+		next, changed, err = s.listTree(ctx, l)
+	}
 	if err != nil {
 		return err
 	}
@@ -183,6 +188,67 @@ func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next str
 	changed = !maps.Equal(nodes, l.nodes)
 	l.nodes = nodes
 	return next, changed, nil
+}
+
+// treeTop is how many folders below one are asked for when the tree is read by lists.
+const treeTop = 999
+
+// listTree reads the tree level by level. It leads to no delta link.
+func (s *Syncer) listTree(ctx context.Context, l *layout) (next string, changed bool, err error) {
+	nodes := make(map[string]node)
+	root := l.wellKnown[rootName]
+	level := []string{""}
+	for depth := 0; len(level) > 0 && depth < 300; depth++ {
+		items := make([]graph.BatchItem, len(level))
+		for i, id := range level {
+			path := "/mailFolders"
+			if id != "" {
+				path += "/" + url.PathEscape(id) + "/childFolders"
+			}
+			items[i] = graph.BatchItem{Method: "GET", Path: fmt.Sprintf("%s?$top=%d", path, treeTop)}
+		}
+		results, err := s.o.Graph.Batch(ctx, items)
+		if err != nil {
+			return "", false, fmt.Errorf("list folders: %w", err)
+		}
+		level = level[:0:0]
+		for _, res := range results {
+			if graph.IsNotFound(res.Err) {
+				continue
+			}
+			if res.Err != nil {
+				return "", false, fmt.Errorf("list folders: %w", res.Err)
+			}
+			var page struct {
+				Value []struct {
+					ID       string `json:"id"`
+					Name     string `json:"displayName"`
+					Parent   string `json:"parentFolderId"`
+					Children int    `json:"childFolderCount"`
+					Hidden   bool   `json:"isHidden"`
+					Type     string `json:"@odata.type"`
+				} `json:"value"`
+			}
+			if err := json.Unmarshal(res.Body, &page); err != nil {
+				return "", false, fmt.Errorf("list folders: %w", err)
+			}
+			for _, f := range page.Value {
+				if _, seen := nodes[f.ID]; seen || f.ID == root {
+					continue
+				}
+				nodes[f.ID] = node{Name: f.Name, Parent: f.Parent, Hidden: f.Hidden || graph.Folder{ODataType: f.Type}.Search()}
+				if f.Children > 0 {
+					level = append(level, f.ID)
+				}
+			}
+		}
+	}
+	if len(nodes) == 0 {
+		return "", false, errors.New("list folders: Graph listed no folder at all")
+	}
+	changed = !maps.Equal(nodes, l.nodes)
+	l.nodes = nodes
+	return "", changed, nil
 }
 
 // editTree changes the kept tree after Graph has done the same, so that clients see it at once.
