@@ -40,6 +40,9 @@ func (c *Client) Batch(ctx context.Context, items []BatchItem) ([]BatchResult, e
 	return c.batch(ctx, "batch", items)
 }
 
+// errThrottled is why an item was not sent: others of its batch failed too often.
+var errThrottled = errors.New("not sent: the batch was throttled or failed")
+
 // batchRequest is one item as it goes over the wire.
 type batchRequest struct {
 	ID      string            `json:"id"`
@@ -88,7 +91,7 @@ func (c *Client) batch(ctx context.Context, op string, items []BatchItem) ([]Bat
 		}
 		if err := c.batchPart(ctx, op, requests[next:end], results[next:end]); err != nil {
 			for i := end; i < len(results); i++ {
-				results[i].Err = &notSentError{op: op, err: err, passing: true}
+				results[i].Err = &notSentError{op: op, err: certain(err), passing: true}
 			}
 			return results, err
 		}
@@ -106,15 +109,24 @@ func (c *Client) batchPart(ctx context.Context, op string, requests []batchReque
 	latest := time.Now().Add(LaneOf(ctx).patience())
 	var throttled, transient int
 	renewed := false
+	// stop ends the batch with what there is; what was never sent says so.
+	stop := func(unsent []int, err error) error {
+		for _, i := range unsent {
+			if results[i].Err == nil {
+				results[i].Err = &notSentError{op: op, err: err, passing: true}
+			}
+		}
+		return nil
+	}
 	for {
-		token, err := c.batchOnce(ctx, op, requests, pending, results)
+		sent, token, err := c.batchOnce(ctx, op, requests, pending, results)
 		if err != nil {
 			return err
 		}
-		var again []int
+		again := append([]int(nil), pending[sent:]...)
 		var wait time.Duration
 		var slow, broken, expired bool
-		for _, i := range pending {
+		for _, i := range pending[:sent] {
 			r := itemCall(op, requests[i])
 			var e *Error
 			isAnswer := errors.As(results[i].Err, &e)
@@ -138,16 +150,17 @@ func (c *Client) batchPart(ctx context.Context, op string, requests []batchReque
 			}
 			again = append(again, i)
 		}
-		if len(again) == 0 || ctx.Err() != nil {
+		if len(again) == 0 {
 			return nil
 		}
 		if expired {
 			renewed = true
 			c.tokens.Invalidate(token)
 		}
+		unsent := pending[sent:]
 		if slow {
 			if throttled++; throttled >= maxThrottled {
-				return nil
+				return stop(unsent, errThrottled)
 			}
 			if wait == 0 {
 				wait = backoff(throttled - 1)
@@ -155,16 +168,16 @@ func (c *Client) batchPart(ctx context.Context, op string, requests []batchReque
 			c.budget.pause(wait)
 		} else if broken {
 			if transient++; transient >= maxTransient {
-				return nil
+				return stop(unsent, errThrottled)
 			}
 			wait = max(wait, backoff(transient-1))
 		}
 		until := time.Now().Add(wait)
 		if deadline, ok := ctx.Deadline(); until.After(latest) || ok && until.After(deadline) {
-			return nil
+			return stop(unsent, errThrottled)
 		}
-		if sleep(ctx, wait) != nil {
-			return nil
+		if err := sleep(ctx, wait); err != nil {
+			return stop(unsent, err)
 		}
 		pending = again
 	}
@@ -186,14 +199,12 @@ func itemCall(op string, r batchRequest) call {
 	return c
 }
 
-// batchOnce sends the pending requests in one batch and fills in their results. An error means that no result is known;
-// the results then say so, too. It returns the token that was used.
-func (c *Client) batchOnce(ctx context.Context, op string, requests []batchRequest, pending []int, results []BatchResult) (token string, err error) {
-	part := make([]batchRequest, len(pending))
+// batchOnce sends pending requests in one batch, the first sent of them, and fills in their results. An error means that
+// no result is known; the results of all pending ones then say so, too. It returns the token that was used.
+func (c *Client) batchOnce(ctx context.Context, op string, requests []batchRequest, pending []int, results []BatchResult) (sent int, token string, err error) {
 	index := make(map[string]int, len(pending))
-	r := call{op: op, kind: "batch", method: http.MethodPost, url: c.root + "/v1.0/$batch", items: len(pending), repeat: repeatAlways}
-	for n, i := range pending {
-		part[n] = requests[i]
+	r := call{op: op, kind: "batch", method: http.MethodPost, url: c.root + "/v1.0/$batch", items: len(pending), repeat: repeatAlways, used: &token}
+	for _, i := range pending {
 		index[requests[i].ID] = i
 		// The batch may be repeated as a whole only as far as its most delicate item may.
 		item := itemCall(op, requests[i])
@@ -201,12 +212,26 @@ func (c *Client) batchOnce(ctx context.Context, op string, requests []batchReque
 		r.changes = r.changes || item.changes
 		r.sends += item.sends
 	}
-	r.body, err = jsonPayload(map[string]any{"requests": part})
+	most := 0
+	pack := func(n int) (*payload, error) {
+		part := make([]batchRequest, n)
+		for k := range part {
+			part[k] = requests[pending[k]]
+		}
+		sent, most = n, max(most, n)
+		return jsonPayload(map[string]any{"requests": part})
+	}
+	r.fit = func(slots int) (*payload, error) {
+		if slots >= min(len(pending), c.budget.limits.Concurrent) {
+			slots = len(pending)
+		}
+		return pack(slots)
+	}
 	var answer struct {
 		Responses *[]batchResponse `json:"responses"`
 	}
-	if err == nil {
-		r.used = &token
+	if r.body, err = pack(len(pending)); err == nil { // for its size, so far
+		most = 0
 		err = c.do(ctx, r, func(resp *http.Response) error {
 			answer.Responses = nil
 			if err := readJSON(resp, &answer); err != nil {
@@ -219,13 +244,13 @@ func (c *Client) batchOnce(ctx context.Context, op string, requests []batchReque
 		})
 	}
 	if err != nil {
-		for _, i := range pending {
+		for k, i := range pending {
 			results[i] = BatchResult{Err: err}
-			if u := (*unclearError)(nil); errors.As(err, &u) && requests[i].Method == http.MethodGet {
-				results[i].Err = u.err
+			if requests[i].Method == http.MethodGet || k >= most { // nothing to change, or never sent
+				results[i].Err = certain(err)
 			}
 		}
-		return token, err
+		return 0, token, err
 	}
 	answered := make(map[int]bool, len(pending))
 	for _, a := range *answer.Responses {
@@ -237,13 +262,13 @@ func (c *Client) batchOnce(ctx context.Context, op string, requests []batchReque
 		answered[i] = true
 		results[i] = itemResult(itemCall(op, requests[i]), a)
 	}
-	for _, i := range pending {
+	for _, i := range pending[:sent] {
 		if !answered[i] {
 			item := itemCall(op, requests[i])
 			results[i] = BatchResult{Err: item.unclear(&transportError{op, errors.New("batch answer lacks the item")})}
 		}
 	}
-	return token, nil
+	return sent, token, nil
 }
 
 // itemResult judges one answer.

@@ -11,7 +11,7 @@ import (
 // Limits are those of one app in one mailbox. Graph: throttling-limits.
 type Limits struct {
 	Concurrent      int           // requests at once, items of a batch among them
-	OthersAtOnce    int           // of these, how many all lanes but Interactive may use together
+	OthersAtOnce    int           // of these, how many all lanes but Interactive may use together; whole batches excepted
 	Requests        int           // per RequestWindow
 	Background      int           // of these, how many may be used up when a background call still starts
 	RequestWindow   time.Duration //
@@ -20,7 +20,7 @@ type Limits struct {
 	Sends           int // messages per SendWindow
 	SendWindow      time.Duration
 	PromoteAfter    time.Duration // a call that waited this long moves up a lane, so that none starves
-	BatchGatherTime time.Duration // how long a batch waits for all the slots it would like
+	BatchGatherTime time.Duration // how long a batch waits for all the slots it would like; then it is made smaller
 }
 
 // DefaultLimits returns Graph's documented limits, less a little: clocks differ, and a refused request counts too.
@@ -36,7 +36,7 @@ func DefaultLimits() Limits {
 		Sends:           30,
 		SendWindow:      62 * time.Second, // Exchange's minute, and what requests may differ in their travel
 		PromoteAfter:    15 * time.Second,
-		BatchGatherTime: 2 * time.Second,
+		BatchGatherTime: 300 * time.Millisecond,
 	}
 }
 
@@ -174,16 +174,16 @@ func (b *Budget) earliestLocked(d demand, now time.Time) time.Time {
 	return at
 }
 
-// acquire waits until the request may start and returns the function that gives its slots back. A wait known to last
-// beyond latest, or beyond ctx's deadline, is refused at once with CodeLocalBudget.
-func (b *Budget) acquire(ctx context.Context, d demand, latest time.Time) (release func(), err error) {
+// acquire waits until the request may start and returns the function that gives its slots back, and how many they are. A
+// wait known to last beyond latest, or beyond ctx's deadline, is refused at once with CodeLocalBudget.
+//
+// A demand for several slots is a batch, of which Graph runs so many items at once, in any lane: it waits a little for
+// all of them, and then takes those that are free. It must then send only as many items as it got slots.
+func (b *Budget) acquire(ctx context.Context, d demand, latest time.Time) (release func(), slots int, err error) {
 	if err := ctx.Err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	d.slots = max(1, min(d.slots, b.limits.Concurrent))
-	if d.lane != Interactive {
-		d.slots = min(d.slots, b.limits.OthersAtOnce)
-	}
 	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
 		latest = deadline
 	}
@@ -200,14 +200,14 @@ func (b *Budget) acquire(ctx context.Context, d demand, latest time.Time) (relea
 			b.queue = slices.Delete(b.queue, i, i+1)
 			b.dispatchLocked() // it may have held others back
 			b.mu.Unlock()
-			return nil, ctx.Err()
+			return nil, 0, ctx.Err()
 		}
 		b.mu.Unlock()
 	}
 	if w.err != nil {
-		return nil, w.err
+		return nil, 0, w.err
 	}
-	return sync.OnceFunc(func() { b.release(w) }), nil
+	return sync.OnceFunc(func() { b.release(w) }), w.got, nil
 }
 
 func (b *Budget) release(w *waiter) {
@@ -265,13 +265,7 @@ func (b *Budget) dispatchLocked() {
 			continue
 		}
 		free := b.limits.Concurrent - b.running
-		if w.lane != Interactive {
-			free = min(free, b.limits.OthersAtOnce-b.others)
-			if othersHeld {
-				continue
-			}
-		}
-		if allHeld || free <= 0 {
+		if allHeld || othersHeld && w.lane != Interactive || free <= 0 {
 			continue
 		}
 		if free < w.slots {
@@ -282,7 +276,15 @@ func (b *Budget) dispatchLocked() {
 				continue
 			}
 		}
+		if w.lane != Interactive && (w.slots == 1 || free < w.slots) {
+			if free = min(free, b.limits.OthersAtOnce-b.others); free <= 0 {
+				continue
+			}
+		}
 		w.got = min(free, w.slots)
+		if w.got < w.slots {
+			w.requests = w.got
+		}
 		b.running += w.got
 		if w.lane != Interactive {
 			b.others += w.got

@@ -224,6 +224,15 @@ type unclearError struct{ err error }
 func (u *unclearError) Error() string { return u.err.Error() + " (outcome unclear)" }
 func (u *unclearError) Unwrap() error { return u.err }
 
+// certain takes the mark for Unclear away, for those parts of a failed call that cannot have had an effect.
+func certain(err error) error {
+	var u *unclearError
+	if errors.As(err, &u) {
+		return u.err
+	}
+	return err
+}
+
 // transportError is a request without a whole answer: no connection, a reset, no progress, a body cut off.
 type transportError struct {
 	op  string

@@ -36,12 +36,14 @@ type call struct {
 	body   *payload
 	repeat repeatable
 
-	status  int     // the only success; 0 means any 2xx
-	changes bool    // its end may be unclear
-	sends   int     // messages it sends
-	foreign bool    // an upload session: its address is its permission, so no token goes there
-	items   int     // of a batch; else 0
-	used    *string // when set, told the access token of the last attempt
+	status  int  // the only success; 0 means any 2xx
+	changes bool // its end may be unclear
+	sends   int  // messages it sends
+	foreign bool // an upload session: its address is its permission, so no token goes there
+	items   int  // of a batch; else 0
+	// fit makes the body of a batch anew for the slots it got: with fewer than it asked for it must be smaller.
+	fit  func(slots int) (*payload, error)
+	used *string // when set, told the access token of the last attempt
 }
 
 // payload is a request's body. It is opened for every attempt.
@@ -177,11 +179,16 @@ func (c *Client) attempt(ctx context.Context, r call, lane Lane, latest time.Tim
 	if r.body != nil {
 		d.upload = r.body.size
 	}
-	release, err := c.budget.acquire(ctx, d, latest)
+	release, slots, err := c.budget.acquire(ctx, d, latest)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.op, err)
 	}
 	defer release()
+	if r.fit != nil {
+		if r.body, err = r.fit(slots); err != nil {
+			return &notSentError{op: r.op, err: err}
+		}
+	}
 
 	var tok *oauth2.Token
 	if !r.foreign {
