@@ -120,15 +120,6 @@ func (l *lockout) right(addr netip.Addr, user string) {
 	delete(l.seen, guesser{sourceOf(addr), user})
 }
 
-// forgetPasswords forgets which passwords were wrong, not how many: with new logins they may be right.
-func (l *lockout) forgetPasswords() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, e := range l.seen {
-		e.mac = [32]byte{}
-	}
-}
-
 // pruneLocked makes room: what is old goes, and if that is not enough, half of the rest.
 func (l *lockout) pruneLocked(now time.Time) {
 	for g, e := range l.seen {

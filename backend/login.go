@@ -70,9 +70,10 @@ type logins struct {
 	hashing *semaphore.Weighted // bounds memory and CPU: each check takes its hash's memory
 	lockout lockout
 
-	mu    sync.Mutex
-	users map[string]*user // by folded user name
-	right map[[32]byte]time.Time
+	mu         sync.Mutex
+	users      map[string]*user // by folded user name
+	generation uint64           // of users; part of each MAC, so that nothing known of older ones holds
+	right      map[[32]byte]time.Time
 }
 
 // newLogins prepares the configured logins. It fails on those that could never work.
@@ -127,8 +128,8 @@ func (l *logins) set(cfg []LoginConfig) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.users = users
+	l.generation++
 	clear(l.right)
-	l.lockout.forgetPasswords()
 	return nil
 }
 
@@ -155,16 +156,17 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: "Wrong user name or password"}
 	}
 	name, selected := foldUser(at.Username), ""
-	u := l.user(name)
+	u, generation := l.user(name)
 	if u == nil {
 		if i := strings.LastIndexByte(name, '/'); i >= 0 {
-			if u = l.user(name[:i]); u != nil {
+			if owner, g := l.user(name[:i]); owner != nil {
+				u, generation = owner, g
 				name, selected = name[:i], name[i+1:]
 			}
 		}
 	}
 	log := l.log.With("protocol", at.Protocol, "user", at.Username, "remote", at.Remote)
-	mac := l.mac(name, at.Password)
+	mac := l.mac(generation, name, at.Password)
 	ok, err := l.check(ctx, u, name, at, mac)
 	if err != nil {
 		log.Warn("log-in refused", "err", err)
@@ -230,16 +232,17 @@ func (login *Login) selectShared(u *user, address, protocol string) error {
 	return nil
 }
 
-func (l *logins) user(name string) *user {
+// user returns the login called name, nil if there is none, and the generation that holds for.
+func (l *logins) user(name string) (*user, uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.users[name]
+	return l.users[name], l.generation
 }
 
 // mac is the name under which a pair of user name and password is remembered; it tells nothing without the key.
-func (l *logins) mac(name, password string) [32]byte {
+func (l *logins) mac(generation uint64, name, password string) [32]byte {
 	h := hmac.New(sha256.New, l.secret[:])
-	fmt.Fprintf(h, "%d:%s", len(name), name)
+	fmt.Fprintf(h, "%d:%d:%s", generation, len(name), name)
 	h.Write([]byte(password))
 	return [32]byte(h.Sum(nil))
 }

@@ -218,6 +218,12 @@ func TestSetLogins(t *testing.T) {
 		if err := alice("wonderland"); KindOf(err) != AuthFailed {
 			t.Errorf("the old password is still remembered: %v", err)
 		}
+		// An attempt that began with the old logins and ends after the change must not make its password wrong for good.
+		_, old := l.user("alice@contoso.example")
+		l.lockout.wrong(local, "alice@contoso.example", l.mac(old-1, "alice@contoso.example", "looking-glass"), time.Now())
+		if err := alice("looking-glass"); err != nil {
+			t.Errorf("after a late failure under the old logins: %v", err)
+		}
 		bad := []LoginConfig{
 			{Username: "a", PasswordHash: "secret", Mailbox: "alice@contoso.example"},
 			{Username: "b", PasswordHash: cheapHash(t, "x"), Mailbox: "nobody@contoso.example"},
