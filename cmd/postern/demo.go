@@ -207,11 +207,11 @@ Postern is ready.
 Try, in another terminal:
 
   List the folders, then read the latest message:
-    curl -u %[4]s:%[5]s 'imap://%[1]s/'
-    curl -u %[4]s:%[5]s 'imap://%[1]s/INBOX;MAILINDEX=*'
+    curl -sS -u %[4]s:%[5]s 'imap://%[1]s/'
+    curl -sS -u %[4]s:%[5]s 'imap://%[1]s/INBOX;MAILINDEX=*'
 
   Send a message to yourself; it is in the Inbox a moment later:
-    printf 'From: %[4]s\r\nTo: %[4]s\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -u %[4]s:%[5]s 'smtp://%[2]s' --mail-from %[4]s --mail-rcpt %[4]s -T -
+    printf 'From: %[4]s\r\nTo: %[4]s\r\nSubject: hello\r\n\r\nIt works.\r\n' | curl -sS -u %[4]s:%[5]s 'smtp://%[2]s' --mail-from %[4]s --mail-rcpt %[4]s -T -
 
   Copy the whole mailbox to %[6]s (mbsync is in the package isync):
     %[7]s
