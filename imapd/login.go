@@ -54,7 +54,6 @@ func (s *session) logIn(c *command, user, password string) error {
 		if kind := backend.KindOf(err); kind != backend.AuthFailed && kind != backend.TooMany {
 			return err
 		}
-		s.log.Info("login failed", "op", c.name, "err", err)
 		if s.failedLogins++; s.failedLogins >= s.limits.LoginAttempts {
 			st := reply(err)
 			s.enc.Raw(c.tag).Raw(" NO [").Raw(st.code).Raw("] ").Text(st.text).CRLF()

@@ -191,27 +191,32 @@ func (v *view) uidsOf(sel selection) []imap.UID {
 // yield returns false. Those that are gone are skipped; all is false if there
 // were any. The pointer is valid during the call only.
 func (v *view) messages(sel selection, yield func(seq uint32, msg *backend.Message) bool) (all bool) {
+	if len(sel) == 0 {
+		return true
+	}
+	// One call for all: a set of half the UIDs has as many spans as messages.
+	sp, i, stopped := 0, sel[0].lo, false
 	all = true
-	for _, sp := range sel {
-		i, stopped := sp.lo, false
-		v.mbox.Messages(v.uids[sp.lo:sp.hi:sp.hi], func(msg *backend.Message) bool {
-			for i < sp.hi && v.uids[i] < msg.UID {
-				i++
-				all = false
+	v.mbox.Messages(v.uidsOf(sel), func(msg *backend.Message) bool {
+		for {
+			if i == sel[sp].hi {
+				if sp++; sp == len(sel) {
+					return false
+				}
+				i = sel[sp].lo
 			}
-			if i >= sp.hi || v.uids[i] != msg.UID {
-				return true
+			if v.uids[i] == msg.UID {
+				break
 			}
 			i++
-			stopped = !yield(uint32(i), msg)
-			return !stopped
-		})
-		if stopped {
-			return all
-		}
-		if i < sp.hi {
 			all = false
 		}
+		i++
+		stopped = !yield(uint32(i), msg)
+		return !stopped
+	})
+	if !stopped && (sp < len(sel)-1 || i < sel[sp].hi) {
+		all = false
 	}
 	return all
 }
