@@ -1,10 +1,12 @@
 package graphsim
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -194,6 +196,52 @@ func TestNoLength(t *testing.T) {
 	if res.StatusCode != 202 {
 		t.Errorf("with Content-Length: 0: %d", res.StatusCode)
 	}
+}
+
+// TestNoLengthAtAll: a POST that says nothing about its body is refused.
+func TestNoLengthAtAll(t *testing.T) {
+	h := newHarness(t, Options{})
+	conn, err := net.Dial("tcp", h.srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1.0%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", u(alice, "/messages/x/send"), h.tok)
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 411 {
+		t.Errorf("status %d, want 411", res.StatusCode)
+	}
+}
+
+func TestBounce(t *testing.T) {
+	h := newHarness(t, Options{Bounces: true})
+	h.want(h.do("POST", u(alice, "/sendMail"), b64(mimeOf(alice, "nobody@contoso.example", "lost", "<9@x>"))), 202, "")
+	in := h.Messages(alice, "inbox")
+	if len(in) != 1 || in[0].Subject != "Undeliverable: lost" || !strings.HasPrefix(in[0].From, "postmaster@") {
+		t.Fatalf("Inbox: %+v", in)
+	}
+	if v := string(h.MIME(alice, in[0].ID)); !strings.Contains(v, "Final-Recipient: rfc822;nobody@contoso.example") || !strings.Contains(v, "multipart/report") {
+		t.Errorf("report:\n%s", v)
+	}
+}
+
+func TestManagedIdentity(t *testing.T) {
+	h := newHarness(t, Options{})
+	h.AddManagedIdentity(testTenant, testApp)
+	link := h.srv.URL + imdsPath + "?api-version=2018-02-01&resource=https%3A%2F%2Fgraph.microsoft.com%2F"
+	if a := h.do("GET", link, nil); a.status != 400 || a.body["error"] != "bad_request_102" {
+		t.Errorf("without Metadata: %d %s", a.status, a.raw)
+	}
+	a := h.do("GET", link, nil, "Metadata", "true")
+	if a.status != 200 || a.body["expires_in"] != "3599" {
+		t.Fatalf("%d %s", a.status, a.raw)
+	}
+	h.tok = a.str("access_token")
+	h.want(h.do("GET", u(alice, "/mailFolders"), nil), 200, "")
 }
 
 func FuzzMIME(f *testing.F) {

@@ -146,7 +146,7 @@ func (m *message) content() *content {
 // edit returns the content for changing it.
 func (m *message) edit() *content {
 	if m.body == nil {
-		c := m.synth.content(int(m.index))
+		c := m.synth.content(int(m.index)).clone() // which may be kept for the next reader
 		box := m.folder.box
 		box.byMsgID[c.messageID] = append(box.byMsgID[c.messageID], m)
 		m.body, m.synth = c, nil

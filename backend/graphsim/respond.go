@@ -47,6 +47,9 @@ func (c *call) respond(m *message, action string) (*reply, *apiError) {
 	if _, both := msg["body"]; both && comment != nil {
 		return nil, fail(400, "ErrorInvalidRequest", "Comment and message.body cannot both be given.")
 	}
+	if _, both := msg["toRecipients"]; both && to != nil {
+		return nil, fail(400, "ErrorInvalidRequest", "ToRecipients and message.toRecipients cannot both be given.")
+	}
 	d := c.answer(m, kind, comment, to)
 	if msg != nil {
 		if err := c.applyJSON(d, msg, true); err != nil {

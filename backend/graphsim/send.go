@@ -227,8 +227,12 @@ func (s *Sim) deliverLocked(from *mailbox, d Delivery) {
 	d.Time = s.now()
 	s.deliveries = append(s.deliveries, d)
 	for _, rcpt := range d.Recipients {
-		if b := s.mailboxByAddress(rcpt); b != nil && !b.user.NoMailbox {
+		b := s.mailboxByAddress(rcpt)
+		switch {
+		case b != nil && !b.user.NoMailbox && !b.overQuota:
 			b.receiveLocked(d.MIME, "from "+from.domain()+" (2001:db8::25)", rcpt)
+		case s.opts.Bounces && (b != nil || s.isLocalDomain(rcpt)):
+			from.receiveLocked(bounce(from, rcpt, d), "from mail.protection.example (2001:db8::26)", from.user.UPN)
 		}
 	}
 }
@@ -246,6 +250,34 @@ func (b *mailbox) receiveLocked(mime []byte, from, rcpt string) *message {
 	m.body.transport = headerText(m.body.root)
 	b.wellKnown["inbox"].addLocked(m)
 	return m
+}
+
+// isLocalDomain reports whether an address is of one of the tenants' domains.
+func (s *Sim) isLocalDomain(addr string) bool {
+	_, domain, _ := cutLast(addr, "@")
+	for _, t := range s.tenants {
+		for _, d := range t.domains {
+			if strings.EqualFold(d, domain) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// bounce is the report on a recipient that cannot be reached: 202 was no promise. RFC 3464.
+func bounce(from *mailbox, rcpt string, d Delivery) []byte {
+	boundary := strings.ToUpper(newGUID())
+	header, _ := splitHeader(d.MIME)
+	return []byte("From: \"Microsoft Outlook\" <postmaster@" + from.domain() + ">\r\nTo: <" + from.user.UPN + ">\r\n" +
+		"Subject: " + encodeWords("Undeliverable: "+decodeWords(fieldValue(header, "Subject"))) + "\r\n" +
+		"Date: " + d.Time.UTC().Format("Mon, 2 Jan 2006 15:04:05 -0700") + "\r\nMessage-ID: <" + newGUID() + "@" + from.domain() + ">\r\n" +
+		"In-Reply-To: " + d.MessageID + "\r\nReferences: " + d.MessageID + "\r\nAuto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n" +
+		"Content-Type: multipart/report; report-type=delivery-status; boundary=\"" + boundary + "\"\r\n\r\n" +
+		"--" + boundary + "\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\nYour message to " + rcpt + " could not be delivered.\r\n" +
+		"--" + boundary + "\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns;mail.protection.example\r\n\r\n" +
+		"Final-Recipient: rfc822;" + rcpt + "\r\nAction: failed\r\nStatus: 5.1.10\r\nDiagnostic-Code: smtp;550 5.1.10 RESOLVER.ADR.RecipientNotFound\r\n" +
+		"--" + boundary + "--\r\n")
 }
 
 func (s *Sim) mailboxByAddress(addr string) *mailbox {

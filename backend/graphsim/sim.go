@@ -49,6 +49,8 @@ type Options struct {
 	SentItemsDelay time.Duration
 	// EmptyPageEvery makes every n-th page of a delta round come empty with a nextLink; 0 means 7, negative never.
 	EmptyPageEvery int
+	// Bounces puts a non-delivery report into the sender's Inbox for recipients in a tenant's domains that do not exist.
+	Bounces bool
 	// MaxMessage is the largest message that can be sent, in bytes; default 35 MiB.
 	MaxMessage int64
 	// Admin enables the JSON interface under /_sim/.
@@ -68,6 +70,7 @@ type Sim struct {
 	mu         sync.Mutex
 	tenants    []*tenant
 	tokens     map[string]*accessToken
+	identities []*app              // managed identities of the machine
 	boxes      map[string]*mailbox // by lower-case user id
 	nextBox    uint32
 	deliveries []Delivery
@@ -155,7 +158,7 @@ func (s *Sim) settleLocked() {
 	}
 }
 
-// ServeHTTP answers /{tenant}/oauth2/v2.0/token, /v1.0/…, upload URLs, and with Options.Admin /_sim/….
+// ServeHTTP answers /{tenant}/oauth2/v2.0/token, /v1.0/…, upload URLs, the managed identity endpoint and with Options.Admin /_sim/….
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
 	switch {
@@ -167,6 +170,8 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveAdmin(w, r)
 	case strings.HasSuffix(strings.ToLower(path), "/oauth2/v2.0/token"):
 		s.serveToken(w, r)
+	case path == imdsPath:
+		s.serveIdentity(w, r)
 	case strings.HasPrefix(path, uploadPrefix):
 		s.serveUpload(w, r)
 	default:
