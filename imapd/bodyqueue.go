@@ -1,0 +1,93 @@
+package imapd
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+
+	"postern/backend"
+)
+
+// bodiesAhead is how many messages are asked of Graph while one is being written to the client. With it
+// they are the four requests a mailbox takes at once.
+const bodiesAhead = 3
+
+// bodyQueue opens the bodies of rows in their order, asking for those that are not kept ahead of time.
+type bodyQueue struct {
+	s       *session
+	rows    []fetchRow
+	at      int // the row next is about
+	asked   int // rows before this one are open or being asked for
+	waiting map[int]chan bodyResult
+	ctx     context.Context
+	cancel  context.CancelFunc
+}
+
+type bodyResult struct {
+	body *backend.Body
+	err  error
+}
+
+func newBodyQueue(s *session, rows []fetchRow) *bodyQueue {
+	q := &bodyQueue{s: s, rows: rows, waiting: make(map[int]chan bodyResult)}
+	q.ctx, q.cancel = context.WithCancel(s.ctx)
+	return q
+}
+
+// next returns the body of the next row; close it.
+func (q *bodyQueue) next() (*backend.Body, error) {
+	i := q.at
+	q.at++
+	for q.asked = max(q.asked, i); q.asked < len(q.rows) && (q.asked <= i || len(q.waiting) < bodiesAhead); q.asked++ {
+		if !q.rows[q.asked].msg.HasBody {
+			q.ask(q.asked)
+		}
+	}
+	result, ok := q.waiting[i]
+	if !ok {
+		return q.s.view.mbox.Body(q.s.ctx, q.rows[i].msg.UID)
+	}
+	delete(q.waiting, i)
+	select {
+	case r := <-result:
+		return r.body, r.err
+	default:
+	}
+	// The client gets what is ready before the wait.
+	if err := q.s.enc.Flush(); err != nil {
+		q.waiting[i] = result // for close
+		return nil, err
+	}
+	var r bodyResult
+	err := q.s.wait(func(context.Context) error {
+		r = <-result
+		return r.err
+	})
+	return r.body, err
+}
+
+func (q *bodyQueue) ask(i int) {
+	uid := q.rows[i].msg.UID
+	result := make(chan bodyResult, 1)
+	q.waiting[i] = result
+	go func() {
+		var r bodyResult
+		defer func() {
+			if v := recover(); v != nil {
+				r.err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+			result <- r
+		}()
+		r.body, r.err = q.s.view.mbox.Body(q.ctx, uid)
+	}()
+}
+
+// close gives up what was asked for and not taken, and waits for it.
+func (q *bodyQueue) close() {
+	q.cancel()
+	for _, result := range q.waiting {
+		if r := <-result; r.body != nil {
+			r.body.Close()
+		}
+	}
+}

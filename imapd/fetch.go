@@ -1,0 +1,267 @@
+package imapd
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend"
+)
+
+func init() {
+	commands["FETCH"] = commandSpec{run: (*session).fetch, in: inSelected, uid: true, keepsNumbers: true}
+}
+
+// fetchChunk is how many messages are taken from the replica at once. Nothing of the mailbox is held while
+// they are written to the client, which may be slow.
+const fetchChunk = 256
+
+// fetch is FETCH and UID FETCH.
+func (s *session) fetch(c *command) error {
+	req := parseFetch(s.dec, c.uid)
+	if err := s.dec.End(); err != nil {
+		return err
+	}
+	sel, err := s.selected(req.set)
+	if err != nil || len(sel) == 0 {
+		return err
+	}
+	f := newFetcher(s, req)
+	if err := f.sizes(sel); err != nil {
+		return err
+	}
+	if f.tellsFlags || f.setsSeen {
+		s.tellKeywords()
+	}
+	err = f.run(sel)
+	if seenErr := f.markSeen(); err == nil || s.enc.Err() != nil {
+		err = seenErr
+	}
+	if err == nil {
+		err = f.failed
+	}
+	if err == nil && f.gone {
+		c.done("EXPUNGEISSUED", "Some messages are gone")
+	}
+	return err
+}
+
+// fetcher runs one FETCH.
+type fetcher struct {
+	s   *session
+	req *fetchRequest
+
+	needsHeader, needsBody bool
+	tellsFlags             bool // asked for
+	setsSeen               bool
+	gone                   bool // some messages do not exist any more
+
+	seen   []imap.UID  // told as \Seen, to be stored
+	failed error       // the first failure that concerned one message only
+	rows   []fetchRow  // reused
+	flags  []imap.Flag // reused
+}
+
+func newFetcher(s *session, req *fetchRequest) *fetcher {
+	f := &fetcher{s: s, req: req, tellsFlags: req.has(fetchFlags)}
+	for i := range req.items {
+		it := &req.items[i]
+		f.needsHeader = f.needsHeader || it.needsHeader()
+		f.needsBody = f.needsBody || it.needsBody()
+		f.setsSeen = f.setsSeen || it.seen
+	}
+	f.setsSeen = f.setsSeen && !s.view.mbox.ReadOnly()
+	return f
+}
+
+// sizes has sizes that are not known exactly read, as far as the policy goes, where RFC822.SIZE is asked for and
+// the bytes are not.
+func (f *fetcher) sizes(sel selection) error {
+	if f.needsBody || !f.req.has(fetchSize) {
+		return nil
+	}
+	var unknown []imap.UID
+	f.s.view.messages(sel, func(_ uint32, msg *backend.Message) bool {
+		if !msg.SizeExact && msg.ModSeq > f.req.changedSince {
+			unknown = append(unknown, msg.UID)
+		}
+		return true
+	})
+	if len(unknown) == 0 {
+		return nil
+	}
+	return f.s.wait(func(ctx context.Context) error { return f.s.view.mbox.ExactSizes(ctx, unknown) })
+}
+
+// run writes the responses. An error ends the command.
+func (f *fetcher) run(sel selection) error {
+	for _, sp := range sel {
+		for lo := sp.lo; lo < sp.hi; lo += fetchChunk {
+			if err := f.chunk(lo, min(lo+fetchChunk, sp.hi)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// chunk writes the responses for the messages with indices lo to hi-1 of the view.
+func (f *fetcher) chunk(lo, hi int) error {
+	f.rows = f.rows[:0]
+	all := f.s.view.messages(selection{{lo, hi}}, func(seq uint32, msg *backend.Message) bool {
+		if msg.ModSeq > f.req.changedSince {
+			f.rows = append(f.rows, fetchRow{seq: seq, msg: *msg})
+		}
+		return true
+	})
+	f.gone = f.gone || !all
+	if len(f.rows) == 0 {
+		return f.s.enc.Err()
+	}
+	if f.needsBody {
+		return f.bodies()
+	}
+	if f.needsHeader {
+		if err := f.headers(); err != nil {
+			return err
+		}
+	}
+	for i := range f.rows {
+		if err := f.write(&f.rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// headers gives the rows their headers. Those without one are gone.
+func (f *fetcher) headers() error {
+	uids := make([]imap.UID, len(f.rows))
+	known := true
+	for i := range f.rows {
+		uids[i] = f.rows[i].msg.UID
+		known = known && f.rows[i].msg.HasHeader
+	}
+	got := make(map[imap.UID][]byte, len(uids))
+	read := func(ctx context.Context) error {
+		return f.s.view.mbox.Headers(ctx, uids, func(uid imap.UID, header []byte) error {
+			got[uid] = slices.Clone(header)
+			return nil
+		})
+	}
+	var err error
+	if known {
+		err = read(f.s.ctx)
+	} else {
+		if err = f.s.enc.Flush(); err == nil {
+			err = f.s.wait(read)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	f.rows = slices.DeleteFunc(f.rows, func(row fetchRow) bool {
+		_, ok := got[row.msg.UID]
+		f.gone = f.gone || !ok
+		return !ok
+	})
+	for i := range f.rows {
+		f.rows[i].header = got[f.rows[i].msg.UID]
+	}
+	return nil
+}
+
+// bodies writes the responses of rows that need the bytes of their messages.
+func (f *fetcher) bodies() error {
+	q := newBodyQueue(f.s, f.rows)
+	defer q.close()
+	for i := range f.rows {
+		body, err := q.next()
+		switch {
+		case f.s.ctx.Err() != nil || f.s.enc.Err() != nil:
+			if body != nil {
+				body.Close()
+			}
+			return errors.Join(f.s.ctx.Err(), f.s.enc.Err())
+		case backend.KindOf(err) == backend.NotFound && err != nil:
+			f.gone = true
+			continue
+		case err != nil:
+			if stopsFetch(err) {
+				return err
+			}
+			f.note(err)
+			continue
+		}
+		row := &f.rows[i]
+		row.body = body
+		err = f.write(row)
+		row.body = nil
+		body.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stopsFetch reports whether an error with one message will meet the next one too.
+func stopsFetch(err error) bool {
+	switch backend.KindOf(err) {
+	case backend.Unavailable, backend.SignInNeeded:
+		return true
+	}
+	return errors.Is(err, context.Canceled)
+}
+
+// note keeps the first failure for the tagged response; the other messages are still served.
+func (f *fetcher) note(err error) {
+	if f.failed == nil {
+		f.failed = err
+	}
+}
+
+// write writes one response. An error ends the command.
+func (f *fetcher) write(row *fetchRow) error {
+	newlySeen := f.setsSeen && !row.msg.HasFlag(imap.FlagSeen)
+	if f.tellsFlags || newlySeen {
+		f.flags = f.s.view.appendFlags(f.flags[:0], &row.msg)
+		if newlySeen {
+			f.flags = append(f.flags, imap.FlagSeen)
+		}
+		row.flags = f.flags
+	}
+	if err := writeFetch(f.s.enc, f.req.items, row, newlySeen && !f.tellsFlags); err != nil {
+		if f.s.enc.Err() != nil {
+			return f.s.enc.Err()
+		}
+		f.note(err)
+		return nil // what the client did not get is not \Seen
+	}
+	if newlySeen {
+		f.seen = append(f.seen, row.msg.UID)
+	}
+	return f.s.enc.Err()
+}
+
+// markSeen stores \Seen for what was told as seen. What others have changed meanwhile is told before, so that
+// keeping silent about our own change hides nothing. If it cannot be stored the flags are told as they are.
+func (f *fetcher) markSeen() error {
+	if len(f.seen) == 0 || f.s.enc.Err() != nil {
+		return f.s.enc.Err()
+	}
+	if err := f.s.tellChanges(false); err != nil {
+		return err
+	}
+	err := f.s.wait(func(ctx context.Context) error {
+		_, err := f.s.view.mbox.Store(ctx, f.seen, backend.StoreAdd, []imap.Flag{imap.FlagSeen}, 0)
+		return err
+	})
+	if err != nil {
+		f.s.tellFlags(f.seen)
+		return err
+	}
+	return f.s.tellChangesBut(false, f.seen)
+}

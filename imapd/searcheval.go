@@ -1,0 +1,216 @@
+package imapd
+
+import (
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend"
+	"postern/backend/message"
+)
+
+// tri is what is known of a message: a key that needs what has not been read yet leaves it open.
+type tri int8
+
+const (
+	no3 tri = iota
+	open3
+	yes3
+)
+
+func triOf(b bool) tri {
+	if b {
+		return yes3
+	}
+	return no3
+}
+
+// searchRow is one message with what is known of it by now.
+type searchRow struct {
+	seq    uint32
+	msg    *backend.Message
+	recent bool
+	header *searchHeaders      // nil: not read yet
+	text   map[*searchKey]bool // of BODY and TEXT; nil: not read yet
+}
+
+// searchHeaders are the fields of one header block.
+type searchHeaders struct {
+	raw    []byte
+	fields []message.Field
+}
+
+func newSearchHeaders(raw []byte) *searchHeaders {
+	return &searchHeaders{raw: raw, fields: message.Fields(raw)}
+}
+
+// searchEnv is what holds for all messages of one search.
+type searchEnv struct {
+	now time.Time
+	buf []byte // reused
+}
+
+// eval evaluates a key as far as the row goes.
+func (env *searchEnv) eval(k *searchKey, row *searchRow) tri {
+	msg := row.msg
+	switch k.op {
+	case searchAll:
+		return yes3
+	case searchAnd:
+		result := yes3
+		for _, sub := range k.keys {
+			switch env.eval(sub, row) {
+			case no3:
+				return no3
+			case open3:
+				result = open3
+			}
+		}
+		return result
+	case searchOr:
+		result := no3
+		for _, sub := range k.keys {
+			switch env.eval(sub, row) {
+			case yes3:
+				return yes3
+			case open3:
+				result = open3
+			}
+		}
+		return result
+	case searchNot:
+		return yes3 - env.eval(k.keys[0], row)
+	case searchSet:
+		return triOf(k.sel.has(int(row.seq) - 1))
+	case searchFlag:
+		return triOf(msg.HasFlag(k.flag))
+	case searchRecent:
+		return triOf(row.recent)
+	case searchBefore:
+		return triOf(dayOf(msg.Received).Before(k.date))
+	case searchOn:
+		return triOf(dayOf(msg.Received).Equal(k.date))
+	case searchSince:
+		return triOf(!dayOf(msg.Received).Before(k.date))
+	case searchSentBefore, searchSentOn, searchSentSince:
+		return evalSent(k, row)
+	case searchOlder:
+		return triOf(env.age(msg) >= seconds(k.num))
+	case searchYounger:
+		return triOf(env.age(msg) <= seconds(k.num))
+	case searchLarger:
+		return triOf(msg.Size > int64(k.num))
+	case searchSmaller:
+		return triOf(msg.Size < int64(k.num))
+	case searchModSeq:
+		return triOf(msg.ModSeq >= k.num)
+	case searchEmailID:
+		return triOf(k.text != "" && objectID(msg.EmailID) == k.text)
+	case searchThreadID:
+		return triOf(k.text != "" && objectID(msg.ThreadID) == k.text)
+	case searchHeader:
+		if row.header == nil {
+			return open3
+		}
+		return triOf(env.headerHas(row.header, k))
+	case searchBody, searchText:
+		if row.text == nil {
+			return open3
+		}
+		return triOf(row.text[k])
+	}
+	return no3
+}
+
+func (env *searchEnv) age(msg *backend.Message) time.Duration { return env.now.Sub(msg.Received) }
+
+// seconds is n seconds, as far as durations go.
+func seconds(n uint64) time.Duration {
+	return time.Duration(min(n, 1<<33)) * time.Second
+}
+
+// dayOf is midnight UTC of the day t shows in its own zone: dates are compared without time and zone.
+func dayOf(t time.Time) time.Time {
+	y, m, d := t.Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, time.UTC)
+}
+
+// evalSent compares the day of the Date field. The replica knows the moment but not the zone it was written
+// in: where no zone could change the answer the header is not needed.
+func evalSent(k *searchKey, row *searchRow) tri {
+	day := func(sent time.Time) tri {
+		switch d := dayOf(sent); k.op {
+		case searchSentBefore:
+			return triOf(d.Before(k.date))
+		case searchSentOn:
+			return triOf(d.Equal(k.date))
+		default:
+			return triOf(!d.Before(k.date))
+		}
+	}
+	sent := row.msg.Sent
+	if row.header == nil {
+		if sent.IsZero() {
+			return open3
+		}
+		sent = sent.UTC()
+		if early, late := sent.Add(-12*time.Hour), sent.Add(14*time.Hour); k.op != searchSentOn || dayOf(early).After(k.date) || dayOf(late).Before(k.date) {
+			if a, b := day(early), day(late); a == b {
+				return a
+			}
+		}
+		return open3
+	}
+	if v, ok := message.FieldValue(row.header.raw, "Date"); ok {
+		if t, ok := message.ParseDate(v); ok {
+			return day(t)
+		}
+	}
+	if sent.IsZero() {
+		sent = row.msg.Received // a message without a date was sent when it came
+	}
+	return day(sent)
+}
+
+// headerHas reports whether one of the fields named has the text; an empty text is in every field.
+func (env *searchEnv) headerHas(h *searchHeaders, k *searchKey) bool {
+	for _, f := range h.fields {
+		if !strings.EqualFold(f.Name, k.field) {
+			continue
+		}
+		if len(k.needle) == 0 {
+			return true
+		}
+		n := needles{want: [][]byte{k.needle}, found: []bool{false}, left: 1, buf: env.buf}
+		n.inString(message.DecodeWords(f.Value))
+		env.buf = n.buf
+		if n.left == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether the message with the index is among them.
+func (sel selection) has(i int) bool {
+	k := sort.Search(len(sel), func(k int) bool { return sel[k].hi > i })
+	return k < len(sel) && sel[k].lo <= i
+}
+
+// prepare resolves the sets of the tree against the view.
+func (k *searchKey) prepare(v *view) error {
+	var err error
+	k.walk(func(k *searchKey) {
+		if k.op != searchSet {
+			return
+		}
+		if imap.IsSearchRes(k.set) {
+			err = bad("No saved search result")
+			return
+		}
+		k.sel = v.find(k.set)
+	})
+	return err
+}

@@ -1,0 +1,137 @@
+package imapd
+
+import (
+	"bytes"
+	"html"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// foldSearch appends s to dst in the form in which texts are compared: compatibility decomposed, in lower case.
+// It is what i;unicode-casemap (RFC 5051) does but for the direction of the case, so that "e" finds
+// "é" and "É" alike.
+func foldSearch(dst []byte, s string) []byte {
+	ascii := true
+	for i := 0; i < len(s) && ascii; i++ {
+		ascii = s[i] < utf8.RuneSelf
+	}
+	if !ascii {
+		s = norm.NFKD.String(s)
+	}
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c < utf8.RuneSelf {
+			if 'A' <= c && c <= 'Z' {
+				c += 'a' - 'A'
+			}
+			dst = append(dst, c)
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		i += n
+		switch r {
+		case 'ß', 'ẞ':
+			dst = append(dst, "ss"...)
+		case 'ς':
+			dst = utf8.AppendRune(dst, 'σ')
+		default:
+			dst = utf8.AppendRune(dst, unicode.ToLower(r))
+		}
+	}
+	return dst
+}
+
+const (
+	textChunk = 64 << 10 // how much text is folded at once
+	maxEntity = 40       // length of the longest entity of HTML, and more
+)
+
+// needles are strings looked for in one text at once.
+type needles struct {
+	want  [][]byte
+	found []bool
+	left  int
+	max   int // length of the longest
+	buf   []byte
+}
+
+func newNeedles(want [][]byte) *needles {
+	n := &needles{want: want, found: make([]bool, len(want)), left: len(want)}
+	for i, w := range want {
+		n.max = max(n.max, len(w))
+		if len(w) == 0 {
+			n.found[i] = true // the empty string is everywhere
+			n.left--
+		}
+	}
+	return n
+}
+
+// in looks for what is not found yet.
+func (n *needles) in(folded []byte) {
+	for i, w := range n.want {
+		if !n.found[i] && bytes.Contains(folded, w) {
+			n.found[i] = true
+			n.left--
+		}
+	}
+}
+
+// inString is in for a short text that is not folded yet.
+func (n *needles) inString(s string) {
+	n.buf = foldSearch(n.buf[:0], s)
+	n.in(n.buf)
+}
+
+// inText reads a UTF-8 text to its end or until all is found. With entities, those of HTML are resolved.
+func (n *needles) inText(r io.Reader, entities bool) error {
+	chunk := make([]byte, textChunk)
+	keep := 0 // bytes at the start of chunk that are left from before
+	var folded []byte
+	for n.left > 0 {
+		k, err := io.ReadFull(r, chunk[keep:])
+		b := chunk[:keep+k]
+		end := err != nil
+		cut := len(b)
+		if !end {
+			// Not within a character or, if it can be helped, within a word, which an entity or a combining
+			// accent may end.
+			if i := bytes.LastIndexAny(b, " \n"); i > len(b)/2 {
+				cut = i + 1
+			} else {
+				for cut > len(b)-utf8.UTFMax && !utf8.RuneStart(b[cut-1]) {
+					cut--
+				}
+				if cut > 0 {
+					cut--
+				}
+				if i := bytes.LastIndexByte(b[:cut], '&'); entities && i > cut-maxEntity {
+					cut = i
+				}
+			}
+		}
+		s := string(b[:cut])
+		if entities && strings.IndexByte(s, '&') >= 0 {
+			s = html.UnescapeString(s)
+		}
+		// A match may begin in the text before.
+		if over := len(folded) - (n.max - 1); over > 0 {
+			folded = append(folded[:0], folded[over:]...)
+		}
+		folded = foldSearch(folded, s)
+		n.in(folded)
+		if end {
+			if err == io.EOF || err == io.ErrUnexpectedEOF {
+				return nil
+			}
+			return err
+		}
+		keep = copy(chunk, b[cut:])
+	}
+	return nil
+}
