@@ -68,10 +68,10 @@ func (c *bodyCache) path(name string) string { return filepath.Join(c.dir, name[
 // sweep makes rows and files agree after a crash: rows without a message, rows
 // without a file and files without a row go.
 func (c *bodyCache) sweep(ctx context.Context) error {
-	files := map[string]bool{}
+	files := map[string]string{} // path by name
 	err := filepath.WalkDir(c.dir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
-			files[d.Name()] = true
+			files[d.Name()] = path
 		}
 		return err
 	})
@@ -94,7 +94,7 @@ func (c *bodyCache) sweep(ctx context.Context) error {
 			if err := rows.Scan(&id, &name, &stored); err != nil {
 				return err
 			}
-			if files[name] {
+			if files[name] == c.path(name) {
 				delete(files, name)
 				c.total += stored
 			} else {
@@ -112,11 +112,8 @@ func (c *bodyCache) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for name := range files {
-		if len(name) < 2 {
-			continue
-		}
-		if err := os.Remove(c.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for _, path := range files {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("sweep bodies: %w", err)
 		}
 	}

@@ -35,7 +35,7 @@ CREATE TABLE submissions (
     delay_notified   BIGINT  NOT NULL
 );
 CREATE INDEX submissions_due ON submissions (next_attempt) WHERE state IN ('queued', 'unclear');
-CREATE INDEX submissions_state ON submissions (state, updated);
+CREATE INDEX submissions_done ON submissions (updated) WHERE state IN ('sent', 'bounced');
 
 -- +goose Down
 DROP TABLE submissions;
