@@ -94,8 +94,6 @@ func readPage[T any](ctx context.Context, c *Client, r call, delta bool) (*page[
 			return errNoList
 		case delta && p.NextLink == "" && p.DeltaLink == "":
 			return errors.New("delta answer without a link")
-		case p.NextLink == r.url:
-			return errors.New("next link leads back to the same page")
 		}
 		return nil
 	})
@@ -103,6 +101,26 @@ func readPage[T any](ctx context.Context, c *Client, r call, delta bool) (*page[
 		return nil, err
 	}
 	return &p, nil
+}
+
+// maxSame is how often in a row a next link may lead to the page it came from. An empty page may have one that does.
+const maxSame = 10
+
+// progress notices a list that goes round in a circle.
+type progress struct {
+	op, last string
+	same     int
+}
+
+func (p *progress) follow(link string) error {
+	if link != p.last {
+		p.last, p.same = link, 0
+		return nil
+	}
+	if p.same++; p.same > maxSame {
+		return &transportError{p.op, errors.New("next link leads back to the same page")}
+	}
+	return nil
 }
 
 // messagesPath returns the path of a folder's messages, or of all folders' for the empty id.
@@ -127,8 +145,12 @@ func (c *Client) ListMessages(ctx context.Context, folderID string, o ListOption
 		}
 		r.url = c.address(path + o.query())
 	}
+	circle := progress{op: op}
 	for {
 		if link != "" {
+			if err := circle.follow(link); err != nil {
+				return err
+			}
 			var err error
 			if r.url, err = c.link(link); err != nil {
 				return fmt.Errorf("%s: %w", op, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"net/http"
 )
 
@@ -39,7 +40,9 @@ func (c *Client) UpdateMany(ctx context.Context, items []UpdateItem) []error {
 	batch := make([]BatchItem, len(items))
 	for i, item := range items {
 		batch[i] = c.onMessage(http.MethodPatch, item.ID, "", item.Update)
-		batch[i].Headers = item.Update.headers()
+		// Else each answer is the whole message with its body. RFC 7240: who does not know it ignores it.
+		batch[i].Headers = map[string]string{"Prefer": "return=minimal"}
+		maps.Copy(batch[i].Headers, item.Update.headers())
 	}
 	return errorsOf(c.many(ctx, "update messages", batch))
 }

@@ -179,6 +179,13 @@ func (c *Client) attempt(ctx context.Context, r call, lane Lane, latest time.Tim
 	if r.body != nil {
 		d.upload = r.body.size
 	}
+	if !r.foreign {
+		// Asked for before and after: a sign-in that fails or takes its time must not use up the mailbox's budget, and
+		// the token must be fresh after a long wait. The second time it is in a cache.
+		if _, err := c.tokens.Token(ctx); err != nil {
+			return fmt.Errorf("%s: %w", r.op, err)
+		}
+	}
 	release, slots, err := c.budget.acquire(ctx, d, latest)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.op, err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -71,7 +72,7 @@ func TestEveryRequest(t *testing.T) {
 		if r.Length < 0 {
 			t.Errorf("%s %s: chunked", r.Method, r.URI)
 		}
-		if strings.HasSuffix(r.URI, "$batch") && !strings.Contains(r.Body, `"Prefer":"IdType=\"ImmutableId\""`) {
+		if strings.HasSuffix(r.URI, "$batch") && !strings.Contains(r.Body, `"Prefer":"IdType=\"ImmutableId\"`) {
 			t.Errorf("batch item without immutable ids: %s", r.Body)
 		}
 		if strings.Contains(r.URI, "/mailFolders/f/messages") {
@@ -198,8 +199,8 @@ func TestNoToken(t *testing.T) {
 	s := &service{answer: func(n int, w http.ResponseWriter, r *http.Request, body string) { done(w, r) }}
 	c := New(Options{BaseURL: testHost, User: "u", Tokens: failingTokens{cause}, HTTPClient: &http.Client{Transport: s}})
 	err := c.Send(t.Context(), "m")
-	if !errors.Is(err, cause) || Unclear(err) || len(s.seen()) != 0 {
-		t.Errorf("%v, %d requests", err, len(s.seen()))
+	if !errors.Is(err, cause) || Unclear(err) || len(s.seen()) != 0 || c.Budget().Usage().Requests != 0 {
+		t.Errorf("%v, %d requests, %+v", err, len(s.seen()), c.Budget().Usage())
 	}
 }
 
@@ -210,5 +211,55 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	})
 	if err := ops["send"](context.Background(), c); StatusOf(err) != 307 || len(s.seen()) != 1 {
 		t.Errorf("%v, %d requests", err, len(s.seen()))
+	}
+}
+
+// The same rules over HTTP/2, where a cut-off body and a reset look different.
+func TestHTTP2(t *testing.T) {
+	s := &service{answer: func(n int, w http.ResponseWriter, r *http.Request, body string) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("request by %s", r.Proto)
+		}
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/whole/$value"):
+			io.WriteString(w, mail)
+		case strings.HasSuffix(r.URL.Path, "$value"):
+			io.WriteString(w, mail)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		default:
+			panic(http.ErrAbortHandler)
+		}
+	}}
+	srv := httptest.NewUnstartedServer(s)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	c := New(Options{BaseURL: srv.URL, User: "u", Tokens: new(tokens), HTTPClient: srv.Client()})
+	if n, err := c.MIME(t.Context(), "whole", io.Discard); err != nil || n != int64(len(mail)) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := c.MIME(t.Context(), "cut", io.Discard); err == nil || !IsTemporary(err) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	before := len(s.seen())
+	if err := c.SendMIME(t.Context(), source(mail), int64(len(mail))); !Unclear(err) || len(s.seen()) != before+1 {
+		t.Errorf("%v, %d requests", err, len(s.seen())-before)
+	}
+}
+
+// A kept-open connection that the server has closed is no reason to fail, nor to send twice.
+func TestStaleConnection(t *testing.T) {
+	c, s, _ := served(t, func(n int, w http.ResponseWriter, r *http.Request, body string) {
+		w.Header().Set("Connection", "close")
+		done(w, r)
+	})
+	for range 5 {
+		if err := c.SendMIME(t.Context(), source(mail), int64(len(mail))); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(s.seen()) != 5 {
+		t.Errorf("%d requests", len(s.seen()))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -62,7 +63,7 @@ func simulated(t *testing.T, opts graphsim.Options) (*graph.Client, *graphsim.Si
 	srv := httptest.NewServer(sim)
 	t.Cleanup(srv.Close)
 	c := graph.New(graph.Options{BaseURL: srv.URL, User: alice, Tokens: &simTokens{sim: sim},
-		HTTPClient: &http.Client{Transport: graphtest.Transport(t, srv.Client().Transport)}})
+		HTTPClient: &http.Client{Transport: graphtest.Transport(t, srv.Client().Transport)}, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	return c, sim
 }
 

@@ -139,6 +139,9 @@ func (d *description) derived(schema any, odataType string) any {
 	return nil
 }
 
+// parameters is what check calls the body of an action.
+const parameters = "parameters"
+
 // check compares a JSON value with a schema and returns what is wrong.
 func (d *description) check(at string, schema, v any) []string {
 	s := d.resolve(schema)
@@ -219,7 +222,7 @@ func (d *description) checkObject(at string, s map[string]any, v map[string]any)
 			continue
 		}
 		p, ok := props[name]
-		if !ok && at == "body" {
+		if !ok && at == parameters {
 			// Parameters of actions have capitals here, and none in the documents.
 			for other, q := range props {
 				if strings.EqualFold(other, name) {

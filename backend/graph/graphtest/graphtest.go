@@ -227,7 +227,11 @@ func checkCall(version, method, path, query, contentType string, body []byte) []
 		if err := json.Unmarshal(body, &v); err != nil {
 			return append(wrong, err.Error())
 		}
-		wrong = append(wrong, d.check("body", media["schema"], v)...)
+		at := "body"
+		if op["x-ms-docs-operation-type"] == "action" {
+			at = parameters
+		}
+		wrong = append(wrong, d.check(at, media["schema"], v)...)
 	}
 	return wrong
 }
