@@ -156,7 +156,7 @@ func (c *call) messageFromJSON(body map[string]json.RawMessage) (*message, *apiE
 	return m, nil
 }
 
-// change is applied only after the whole body has been understood.
+// patch is a set of changes, applied only after the whole body has been understood.
 type patch struct {
 	props propSet
 	apply []func()

@@ -20,7 +20,6 @@ type attachment struct {
 	from        *part
 	item        bool   // itemAttachment: data is a message
 	reference   string // sourceUrl of a referenceAttachment
-	custom      object // of an itemAttachment that came as JSON
 }
 
 // bytes returns the decoded content.
@@ -137,14 +136,10 @@ func (c *content) collect(p *part, now int64, related bool) {
 		}
 		return
 	}
-	disposition, dparams := parseMedia(p.get("Content-Disposition"))
-	if p.get("Content-Disposition") == "" {
-		disposition = ""
-	} else if i := strings.IndexByte(p.get("Content-Disposition"), ';'); i >= 0 {
-		disposition = strings.ToLower(strings.TrimSpace(p.get("Content-Disposition")[:i]))
-	} else {
-		disposition = strings.ToLower(strings.TrimSpace(p.get("Content-Disposition")))
-	}
+	raw := p.get("Content-Disposition")
+	_, dparams := parseMedia(raw)
+	disposition, _, _ := strings.Cut(raw, ";")
+	disposition = strings.ToLower(strings.TrimSpace(disposition))
 	name := dparams["filename"]
 	if name == "" {
 		name = p.params["name"]

@@ -40,7 +40,8 @@ type Fault struct {
 	EmptyBody bool
 	// AfterEffect lets the request have its effect before Status or Drop hide it.
 	AfterEffect bool
-	// StatusInstead changes the status of a successful answer, such as 200 for 202.
+	// StatusInstead changes the status of a successful answer, such as 200 for 202; the request has its effect. The same
+	// without effect is Status 200 with EmptyBody.
 	StatusInstead int
 	// DropBefore closes the connection before any effect; DropAfter resets it afterwards.
 	DropBefore, DropAfter bool

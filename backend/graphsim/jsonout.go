@@ -31,16 +31,6 @@ func (o object) appendJSON(b []byte) []byte {
 // MarshalJSON lets an object be part of an ordinary value.
 func (o object) MarshalJSON() ([]byte, error) { return o.appendJSON(nil), nil }
 
-// get returns the value of a property, nil when there is none.
-func (o object) get(name string) any {
-	for _, p := range o {
-		if p.name == name {
-			return p.value
-		}
-	}
-	return nil
-}
-
 func appendValue(b []byte, v any) []byte {
 	switch v := v.(type) {
 	case nil:

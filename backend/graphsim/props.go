@@ -22,8 +22,7 @@ var deepProps propSet
 var messageProps []messageProp
 
 var (
-	propIsRead, propFlag, propCategories, propImportance, propInference propSet
-	propSubject, propBody, propReceipts, propAttachments                propSet
+	propIsRead, propFlag, propCategories, propBody, propAttachments propSet
 )
 
 // propByName finds a property without regard to case.
@@ -112,12 +111,10 @@ func init() {
 		return s
 	}
 	propIsRead, propFlag, propCategories = bit("isRead"), bit("flag"), bit("categories")
-	propImportance, propInference = bit("importance"), bit("inferenceClassification")
-	propSubject, propBody = bit("subject"), bit("body", "bodyPreview")
+	propBody = bit("body", "bodyPreview")
 	deepProps = bit("hasAttachments", "internetMessageId", "subject", "bodyPreview", "conversationId", "conversationIndex", "body",
 		"sender", "from", "toRecipients", "ccRecipients", "bccRecipients", "replyTo", "uniqueBody", "internetMessageHeaders")
 	propAttachments = bit("hasAttachments")
-	propReceipts = bit("isDeliveryReceiptRequested", "isReadReceiptRequested")
 }
 
 var importances = [...]string{"low", "normal", "high"}

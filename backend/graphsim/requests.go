@@ -35,7 +35,6 @@ func (s *Sim) record(c *call, status int) {
 	s.mu.Lock()
 	if len(s.requests) >= maxRequestLog {
 		s.requests = slices.Delete(s.requests, 0, maxRequestLog/2)
-		s.dropped += maxRequestLog / 2
 	}
 	s.requests = append(s.requests, r)
 	s.mu.Unlock()
@@ -54,7 +53,7 @@ func (s *Sim) Requests() []Request {
 func (s *Sim) ResetRequests() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.requests, s.dropped = nil, 0
+	s.requests = nil
 }
 
 // CountRequests counts the requests for which keep is true; nil counts all.

@@ -72,14 +72,12 @@ type Sim struct {
 	tokens     map[string]*accessToken
 	identities []*app              // managed identities of the machine
 	boxes      map[string]*mailbox // by lower-case user id
-	nextBox    uint32
 	deliveries []Delivery
 	pending    []event // things that happen later, in order of time
 	uploads    map[string]*upload
 	subs       map[string]*subscription
 	faults     []*Fault
 	requests   []Request
-	dropped    int // requests no longer in the log
 	limits     map[limitKey]*usage
 	deltaPages int
 	renderings int

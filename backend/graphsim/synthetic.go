@@ -26,7 +26,6 @@ type synthetic struct {
 	box   *mailbox
 	first int64
 	step  int64
-	n     int
 	byNum []*message
 	cache [4]struct {
 		i int
@@ -193,7 +192,7 @@ func (s *Sim) addSyntheticLocked(user, name string, n int, spec Synthetic) error
 		spec.FlaggedEvery = 50
 	}
 	b := f.box
-	y := &synthetic{spec: spec, box: b, n: n, step: int64(spec.Step / time.Second)}
+	y := &synthetic{spec: spec, box: b, step: int64(spec.Step / time.Second)}
 	y.first = spec.Newest.Unix() - int64(n-1)*y.step
 	b.synths = append(b.synths, y)
 	slab := make([]message, n)
