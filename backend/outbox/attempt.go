@@ -24,7 +24,7 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 		return time.Time{} // taken out or held meanwhile
 	case err != nil:
 		q.log.Error("message not claimed", "queue_id", it.id, "err", err)
-		return time.Now().Add(backoff(1))
+		return time.Now().Add(q.backoff(1))
 	}
 	job := &Job{Submission: *sub, Path: q.path(sub.Spool), q: q, progress: readProgress(sub)}
 
@@ -71,7 +71,7 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		// Not knowing is no ground for sending twice, nor for giving up before we know.
 		e := asError(err)
 		job.progress.LookErrs++
-		wait := max(backoff(job.progress.LookErrs), e.RetryAfter)
+		wait := max(q.backoff(job.progress.LookErrs), e.RetryAfter)
 		if time.Now().After(job.Expires.Add(q.opts.Lifetime)) {
 			e.Outcome, e.Status = Permanent, "4.4.7"
 			e.Text = "It could not be found out whether the message was sent: the mailbox did not answer for too long."
@@ -84,8 +84,8 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		return true, time.Time{} // Send finds nothing left, or sends the next part
 	}
 	job.progress.Looks++
-	if n := job.progress.Looks; n < len(lookWaits) {
-		return false, q.put(job, store.StateUnclear, lookWaits[n], nil, false)
+	if n := job.progress.Looks; n < len(q.opts.Looks) {
+		return false, q.put(job, store.StateUnclear, q.opts.Looks[n], nil, false)
 	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
 	return true, time.Time{}
@@ -129,7 +129,7 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 	})
 	if err != nil {
 		q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
-		return now.Add(backoff(1))
+		return now.Add(q.backoff(1))
 	}
 	q.log.Info("message sent", "queue_id", job.ID, "mailbox", job.Mailbox, "size", job.Size,
 		"recipients", len(job.Recipients), "attempts", job.Attempts, "delay", now.Sub(job.Created).Round(time.Millisecond))
@@ -144,7 +144,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	case Unclear:
 		log.Warn("message may have been sent, will look for it")
 		job.progress.EverUnclear, job.progress.Looks = true, 0
-		return q.put(job, store.StateUnclear, max(lookWaits[0], e.RetryAfter), e, true)
+		return q.put(job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)
 	case Temporary:
 		if now.Before(job.Expires) {
 			state := store.StateQueued
@@ -153,7 +153,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 			}
 			wait := e.RetryAfter
 			if !e.Uncounted {
-				wait = max(wait, backoff(job.Attempts))
+				wait = max(wait, q.backoff(job.Attempts))
 			}
 			wait = min(max(wait, time.Second), max(time.Until(job.Expires), time.Second))
 			log.Warn("message not sent, will try again", "wait", wait.Round(time.Second))
@@ -192,7 +192,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	})
 	if err != nil {
 		log.Error("outbox row not written", "cause", err)
-		return now.Add(backoff(1))
+		return now.Add(q.backoff(1))
 	}
 	return q.settled(it, job, due)
 }
@@ -220,7 +220,7 @@ func (q *Queue) notify(it *item) time.Time {
 	}
 	if err != nil {
 		q.log.Error("outbox row not read", "queue_id", it.id, "err", err)
-		return time.Now().Add(backoff(1))
+		return time.Now().Add(q.backoff(1))
 	}
 	p := readProgress(sub)
 	job := &Job{Submission: *sub, Path: q.path(sub.Spool), q: q, progress: p}
@@ -234,7 +234,7 @@ func (q *Queue) notify(it *item) time.Time {
 			log := q.log.With("queue_id", it.id, "mailbox", it.mailbox, "tries", p.Tries, "err", e.Error(), "request_id", e.RequestID)
 			if e.Outcome != Permanent && time.Now().Before(sub.Expires.Add(longestNotice)) {
 				log.Warn("notice not delivered, will try again")
-				due := time.Now().Add(max(backoff(p.Tries), e.RetryAfter))
+				due := time.Now().Add(max(q.backoff(p.Tries), e.RetryAfter))
 				if _, err := q.update(ctx, it.id, func(s *store.Submission) { s.NextAttempt = due; p.keep(s) }); err != nil {
 					log.Error("outbox row not written", "cause", err)
 				}
@@ -249,7 +249,7 @@ func (q *Queue) notify(it *item) time.Time {
 	})
 	if err != nil {
 		q.log.Error("outbox row not written", "queue_id", it.id, "err", err)
-		return time.Now().Add(backoff(1))
+		return time.Now().Add(q.backoff(1))
 	}
 	os.Remove(job.Path)
 	return time.Time{}

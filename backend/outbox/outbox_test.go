@@ -364,7 +364,10 @@ func TestLifetimeEnds(t *testing.T) {
 		}
 		time.Sleep(2*time.Hour - time.Second)
 		synctest.Wait()
-		if len(x.notices) != 0 {
+		x.mu.Lock()
+		early := len(x.notices)
+		x.mu.Unlock()
+		if early != 0 {
 			t.Error("notice too early")
 		}
 		time.Sleep(3 * time.Second)

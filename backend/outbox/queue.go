@@ -22,7 +22,13 @@ type Options struct {
 	Total    int           // attempts at once for all; 0 for 32
 	Grace    time.Duration // how long running attempts may go on when stopping; 0 for 10 s
 	Keep     time.Duration // how long rows of finished messages stay; 0 for 7 days
-	Logger   *slog.Logger
+
+	// Retries are the waits behind failed attempts, the last one repeating, and Looks
+	// those before each look for a message whose sending ended unclearly. Empty for
+	// 15 s growing to 30 min, and 2, 5 and 12 s.
+	Retries, Looks []time.Duration
+
+	Logger *slog.Logger
 }
 
 // Queue holds the messages and runs the attempts. Rows and files are the truth; what
@@ -68,6 +74,12 @@ func New(opts Options) (*Queue, error) {
 	if opts.Total <= 0 {
 		opts.Total = 32
 	}
+	if len(opts.Retries) == 0 {
+		opts.Retries = retryWaits
+	}
+	if len(opts.Looks) == 0 {
+		opts.Looks = lookWaits
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -78,6 +90,10 @@ func New(opts Options) (*Queue, error) {
 	}
 	if err := os.MkdirAll(q.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create spool folder: %w", err)
+	}
+	// Now, when nobody can be writing a message yet.
+	if err := q.sweep(); err != nil {
+		return nil, err
 	}
 	return q, nil
 }
@@ -143,7 +159,6 @@ func (q *Queue) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list outbox: %w", err)
 	}
-	live := make(map[string]bool)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
@@ -157,22 +172,15 @@ func (q *Queue) load(ctx context.Context) error {
 				continue
 			}
 			it.notice = true
-		case store.StateHeld:
-			live[r.Spool] = true
-			continue
 		default:
 			continue
 		}
-		live[r.Spool] = true
 		if r.State == store.StateUnclear && it.due.Before(now) {
-			it.due = now.Add(lookWaits[0])
+			it.due = now.Add(q.opts.Looks[0])
 		}
 		q.addLocked(it)
 	}
-	for id := range q.known {
-		live[id+spoolSuffix] = true // submitted while we were reading
-	}
-	return q.sweep(live)
+	return nil
 }
 
 // Submit takes over a spooled message: it returns once file and row are durable and
@@ -191,7 +199,7 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.opts.Lifetime)
 	it := &item{id: sub.ID, mailbox: sub.Mailbox, due: now}
 
-	// Known before the row is there, so that a Run that is just starting keeps the file.
+	// Known before the row is there: a Run that is just starting must not schedule it, too.
 	q.mu.Lock()
 	q.known[it.id] = true
 	q.mu.Unlock()

@@ -6,20 +6,21 @@ import (
 	"time"
 )
 
-// retryWaits are the waits behind failed attempts; the last one repeats.
+// retryWaits is the default of Options.Retries.
 var retryWaits = []time.Duration{
 	15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute,
 	10 * time.Minute, 15 * time.Minute, 30 * time.Minute,
 }
 
-// lookWaits are the waits before each look for a message whose sending ended
-// unclearly. Exchange files the sent copy some time after it has taken the message.
+// lookWaits is the default of Options.Looks. Exchange files the sent copy some time
+// after it has taken the message.
 var lookWaits = []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
 
 // backoff returns the wait behind the given number of attempts, a little spread so
 // that what failed together does not come back together.
-func backoff(attempts int) time.Duration {
-	w := retryWaits[max(0, min(attempts-1, len(retryWaits)-1))]
+func (q *Queue) backoff(attempts int) time.Duration {
+	waits := q.opts.Retries
+	w := waits[max(0, min(attempts-1, len(waits)-1))]
 	return w + rand.N(w/10+1)
 }
 

@@ -2,6 +2,7 @@ package outbox
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"encoding/base32"
 	"encoding/binary"
@@ -12,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"postern/backend/store"
 )
 
 const (
@@ -114,9 +117,21 @@ func syncDir(dir string) error {
 // path is where a submission's file lies.
 func (q *Queue) path(name string) string { return filepath.Join(q.dir, filepath.Base(name)) }
 
-// sweep removes files that belong to no live row: what was being written when the
-// process died, and what was sent just before.
-func (q *Queue) sweep(live map[string]bool) error {
+// sweep removes files that belong to no unfinished row: what was being written when
+// the process died, and what was sent just before.
+func (q *Queue) sweep() error {
+	rows, err := q.store.List(context.Background(), store.Filter{})
+	if err != nil {
+		return fmt.Errorf("list outbox: %w", err)
+	}
+	live := make(map[string]bool)
+	for i := range rows {
+		r := &rows[i]
+		if (r.State == store.StateSent || r.State == store.StateBounced) && r.NextAttempt.IsZero() {
+			continue
+		}
+		live[r.Spool] = true
+	}
 	entries, err := os.ReadDir(q.dir)
 	if err != nil {
 		return fmt.Errorf("read spool folder: %w", err)

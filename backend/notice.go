@@ -1,0 +1,209 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/quotedprintable"
+	"os"
+	"strings"
+	"time"
+
+	"postern/backend/message"
+	"postern/backend/outbox"
+)
+
+// maxReturned is the largest message that a notice carries whole, where RET=FULL asks for it.
+const maxReturned = 1 << 20
+
+// Notify puts a delivery status notification (RFC 3464) into the Inbox of the mailbox
+// the message was sent from. It is filed there, not sent: nothing else needs to work.
+func (s *sender) Notify(ctx context.Context, job *outbox.Job, n outbox.Notice) error {
+	a, err := s.account(job.Mailbox)
+	if err != nil {
+		return err
+	}
+	var original []byte
+	full := job.DSN.Ret == "FULL" && n.Kind == outbox.Failed && job.Size <= maxReturned
+	if f, err := os.Open(job.Path); err == nil {
+		defer f.Close()
+		if full {
+			original, err = io.ReadAll(f)
+		} else {
+			original, _, err = readHeader(f)
+		}
+		if err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	text := buildNotice(job, n, s.b.hostname(), original, full)
+	_, err = a.Deliver(ctx, "INBOX", nil, time.Now(), func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(text)), nil
+	}, int64(len(text)))
+	if err == nil {
+		return nil
+	}
+	if k := KindOf(err); k == Refused || k == TooLarge {
+		return &outbox.Error{Outcome: outbox.Permanent, Err: err}
+	}
+	return err
+}
+
+// hostname is the reporting MTA's name in notices.
+func (b *Backend) hostname() string {
+	if h, err := os.Hostname(); err == nil && h != "" {
+		return h
+	}
+	return "localhost"
+}
+
+// noticeWords are the human part of each kind of notice.
+var noticeWords = map[outbox.NoticeKind]struct{ subject, lead string }{
+	outbox.Failed:  {"Not delivered: ", "Your message could not be sent to:"},
+	outbox.Relayed: {"Handed over: ", "Your message was handed to Microsoft 365, which will give no further notice, for:"},
+	outbox.Delayed: {"Delayed: ", "Your message has not been sent yet, and will be tried further, to:"},
+}
+
+// buildNotice writes the report: a text for people, the fields for programs, and the
+// message's header, or with full all of it.
+func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte, full bool) []byte {
+	now := time.Now()
+	words := noticeWords[n.Kind]
+	subject, _ := message.FieldValue(original, "Subject")
+	subject = message.DecodeWords(subject)
+	if subject == "" {
+		subject = "(no subject)"
+	}
+	boundary := "postern-" + job.ID + "-" + string(n.Kind)
+
+	var b bytes.Buffer
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
+	line("From: Mail Delivery System <mailer-daemon@%s>", domainOf(job.Mailbox))
+	line("To: %s", headerAddress(job.EnvelopeFrom))
+	line("Subject: %s", mime.QEncoding.Encode("utf-8", singleLine(words.subject+subject)))
+	line("Date: %s", now.Format(time.RFC1123Z))
+	line("Message-ID: <%s.%s.%s>", job.ID, n.Kind, messageIDDomain(job.Mailbox))
+	if job.MessageID != "" {
+		line("In-Reply-To: %s", singleLine(job.MessageID))
+		line("References: %s", singleLine(job.MessageID))
+	}
+	line("Auto-Submitted: auto-replied")
+	line("MIME-Version: 1.0")
+	line("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"%s\"", boundary)
+	line("")
+
+	line("--%s", boundary)
+	line("Content-Type: text/plain; charset=utf-8")
+	line("Content-Transfer-Encoding: quoted-printable")
+	line("")
+	qp := quotedprintable.NewWriter(&b)
+	fmt.Fprintf(qp, "%s\r\n\r\n", words.lead)
+	for _, r := range n.Recipients {
+		fmt.Fprintf(qp, "    %s\r\n", singleLine(r.Address))
+	}
+	if n.Text != "" {
+		fmt.Fprintf(qp, "\r\nThe reason: %s\r\n", singleLine(n.Text))
+	}
+	fmt.Fprintf(qp, "\r\nSubject: %s\r\nSubmitted: %s\r\nQueue id: %s\r\n", singleLine(subject), job.Created.Local().Format(time.RFC1123Z), job.ID)
+	if n.Kind == outbox.Failed {
+		fmt.Fprintf(qp, "\r\nThe message was not sent to these addresses and will not be tried again.\r\n")
+	}
+	qp.Close()
+	line("")
+
+	line("--%s", boundary)
+	line("Content-Type: message/delivery-status")
+	line("")
+	if job.DSN.EnvID != "" {
+		line("Original-Envelope-Id: %s", singleLine(job.DSN.EnvID))
+	}
+	line("Reporting-MTA: dns; %s", singleLine(host))
+	line("Arrival-Date: %s", job.Created.Format(time.RFC1123Z))
+	for _, r := range n.Recipients {
+		line("")
+		if r.Orcpt != "" {
+			if typ, addr, ok := strings.Cut(r.Orcpt, ";"); ok {
+				line("Original-Recipient: %s; %s", singleLine(typ), singleLine(addr))
+			}
+		}
+		addrType := "rfc822"
+		if !isASCII(r.Address) {
+			addrType = "utf-8" // RFC 6533 section 3
+		}
+		line("Final-Recipient: %s; %s", addrType, singleLine(r.Address))
+		line("Action: %s", n.Kind)
+		status := n.Status
+		if status == "" {
+			status = map[outbox.NoticeKind]string{outbox.Failed: "5.0.0", outbox.Relayed: "2.0.0", outbox.Delayed: "4.0.0"}[n.Kind]
+		}
+		line("Status: %s", status)
+		if n.Text != "" {
+			line("Diagnostic-Code: X-Postern; %s", singleLine(n.Text))
+		}
+		line("Last-Attempt-Date: %s", now.Format(time.RFC1123Z))
+	}
+	line("")
+
+	line("--%s", boundary)
+	switch {
+	case full && isASCII(string(original)):
+		line("Content-Type: message/rfc822")
+		line("")
+		b.Write(original)
+	case full:
+		// 8-bit content inside message/rfc822 needs no encoding but must be announced.
+		line("Content-Type: message/rfc822")
+		line("Content-Transfer-Encoding: 8bit")
+		line("")
+		b.Write(original)
+	case isASCII(string(original)):
+		line("Content-Type: text/rfc822-headers")
+		line("")
+		b.Write(original)
+	default:
+		line("Content-Type: text/rfc822-headers; charset=utf-8")
+		line("Content-Transfer-Encoding: base64")
+		line("")
+		enc := base64.StdEncoding.EncodeToString(original)
+		for len(enc) > 76 {
+			line("%s", enc[:76])
+			enc = enc[76:]
+		}
+		line("%s", enc)
+	}
+	line("")
+	line("--%s--", boundary)
+	return b.Bytes()
+}
+
+func domainOf(address string) string {
+	if at := strings.LastIndexByte(address, '@'); at >= 0 && at+1 < len(address) {
+		return singleLine(address[at+1:])
+	}
+	return "postern.invalid"
+}
+
+// singleLine keeps text from outside within its field.
+func singleLine(s string) string {
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s))
+}
+
+func isASCII(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,477 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"postern/backend/graph"
+	"postern/backend/message"
+	"postern/backend/outbox"
+	"postern/backend/token"
+)
+
+// Graph takes requests of up to 4 MB, and MIME travels as base64. Whether it counts
+// 4,000,000 or 4,194,304 bytes is not documented; the first fits both.
+const (
+	maxMIMERequest = 4_000_000
+	// minSplit is the encoded size from which an attachment is uploaded by itself.
+	minSplit = 64 << 10
+	// doubtfulMIME is the size from which sendMail has been seen to answer 200 and
+	// send nothing (observed, not documented). After an unclear end such a message
+	// goes by way of a draft.
+	doubtfulMIME = 2_200_000
+)
+
+// sender is the outbox's way to Exchange.
+type sender struct{ b *Backend }
+
+// Delay says how long a message of the mailbox would wait for its pace and budget.
+func (s *sender) Delay(mailbox string) time.Duration {
+	a, ok := s.b.Account(mailbox)
+	if !ok {
+		return 0
+	}
+	return a.budget.Delay(graph.Sending)
+}
+
+func (s *sender) account(mailbox string) (*Account, error) {
+	a, ok := s.b.Account(mailbox)
+	if !ok {
+		return nil, &outbox.Error{Outcome: outbox.Temporary, Status: "4.3.5",
+			Text: "The mailbox is no longer configured.", Err: fmt.Errorf("mailbox %s is not configured", mailbox)}
+	}
+	return a, nil
+}
+
+// Send sends what is not sent yet of the message.
+func (s *sender) Send(ctx context.Context, job *outbox.Job) error {
+	a, err := s.account(job.Mailbox)
+	if err != nil {
+		return err
+	}
+	ctx = graph.WithLane(ctx, graph.Sending)
+	f, err := os.Open(job.Path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	header, bodyOff, err := readHeader(f)
+	if err != nil {
+		return err
+	}
+	rcpts := make([]string, len(job.Recipients))
+	for i, r := range job.Recipients {
+		rcpts[i] = r.Address
+	}
+	parts := splitRecipients(header, rcpts, maxPartRecipients)
+	for job.Part() < len(parts) {
+		m := &outgoing{header: addressHeader(partHeader(header, job), parts[job.Part()]), body: f, bodyOff: bodyOff, bodySize: job.Size - bodyOff}
+		if err := s.sendPart(ctx, a, job, m); err != nil {
+			return classify(err, job)
+		}
+		if err := job.PartDone(ctx); err != nil {
+			return &outbox.Error{Outcome: outbox.Unclear, Err: err} // sent, but not noted
+		}
+	}
+	a.Poke(sentRole)
+	return nil
+}
+
+func (s *sender) sendPart(ctx context.Context, a *Account, job *outbox.Job, m *outgoing) error {
+	draft, ready := job.Draft()
+	if draft != "" && ready {
+		return s.sendDraft(ctx, a, job, draft)
+	}
+	if draft != "" {
+		// An earlier attempt broke off while filling it.
+		s.removeDraft(ctx, a, draft)
+		if err := job.SetDraft(ctx, "", false); err != nil {
+			return err
+		}
+	}
+	size := m.size()
+	if base64.StdEncoding.EncodedLen(int(size)) <= maxMIMERequest && !(job.WasUnclear() && size > doubtfulMIME) {
+		return a.graph.SendMIME(ctx, m.open, size)
+	}
+	return s.sendLarge(ctx, a, job, m)
+}
+
+// sendDraft sends a complete draft. It can be asked for again: once Exchange has
+// taken the draft, it is no longer there to be sent.
+func (s *sender) sendDraft(ctx context.Context, a *Account, job *outbox.Job, draft string) error {
+	err := a.graph.Send(ctx, draft)
+	switch {
+	case err == nil || graph.Unclear(err) || graph.IsTemporary(err):
+		return err
+	case graph.IsNotFound(err):
+		// Gone between looking and sending. It is in Sent Items, or someone deleted it.
+		return &outbox.Error{Outcome: outbox.Unclear, Err: err}
+	}
+	s.removeDraft(ctx, a, draft)
+	if serr := job.SetDraft(ctx, "", false); serr != nil {
+		return serr
+	}
+	return err
+}
+
+// sendLarge makes a draft from the message without its large attachments, uploads
+// these, and sends it. The draft's id is on disk before anything depends on it.
+func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *outgoing) error {
+	size := m.size()
+	ix, err := message.Parse(m, size)
+	if err != nil {
+		return fmt.Errorf("read message: %w", err)
+	}
+	split, err := message.SplitAttachments(m, ix, minSplit)
+	if errors.Is(err, message.ErrIndivisible) {
+		return &outbox.Error{Outcome: outbox.Permanent, Status: "5.3.4", Err: err,
+			Text: fmt.Sprintf("The message has %.1f MB. Microsoft 365 takes no more than 3 MB at once, and a message that is signed, encrypted or of unusual structure cannot be handed over in pieces without damage.", float64(size)/1e6)}
+	}
+	if err != nil {
+		return fmt.Errorf("take message apart: %w", err)
+	}
+	var skeleton bytes.Buffer
+	skeleton.Grow(int(split.SkeletonSize))
+	if err := split.Skeleton(&skeleton); err != nil {
+		return fmt.Errorf("take message apart: %w", err)
+	}
+
+	if job.Attempts > 1 || job.WasUnclear() {
+		// A draft whose creation ended unclearly is not on our records.
+		if err := s.removeStrays(ctx, a, job); err != nil {
+			return err
+		}
+	}
+	draft, err := a.graph.CreateFromMIME(ctx, func() (io.ReadCloser, error) {
+		return io.NopCloser(bytes.NewReader(skeleton.Bytes())), nil
+	}, int64(skeleton.Len()))
+	if err != nil {
+		return notSent(err)
+	}
+	if err := job.SetDraft(ctx, draft.ID, false); err != nil {
+		s.removeDraft(ctx, a, draft.ID)
+		return err
+	}
+	for _, att := range split.Attachments {
+		_, err := a.graph.UploadAttachment(ctx, draft.ID, graph.NewAttachment{
+			Name: att.Name, ContentType: att.ContentType, ContentID: strings.Trim(att.ContentID, "<>"),
+			IsInline: att.Inline, Size: att.Size,
+		}, func(offset int64) (io.ReadCloser, error) { return openAt(att.Open, offset) })
+		if err != nil {
+			s.removeDraft(ctx, a, draft.ID)
+			if serr := job.SetDraft(ctx, "", false); serr != nil {
+				return serr
+			}
+			return notSent(err)
+		}
+	}
+	if err := job.SetDraft(ctx, draft.ID, true); err != nil {
+		return err
+	}
+	return s.sendDraft(ctx, a, job, draft.ID)
+}
+
+// openAt opens an attachment's content and skips to offset.
+func openAt(open func() (io.Reader, error), offset int64) (io.ReadCloser, error) {
+	r, err := open()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := io.CopyN(io.Discard, r, offset); err != nil {
+		return nil, fmt.Errorf("skip to %d: %w", offset, err)
+	}
+	return io.NopCloser(r), nil
+}
+
+// notSent marks an error of a step before sending: however it ended, nothing has left.
+func notSent(err error) error {
+	if graph.Unclear(err) {
+		return &outbox.Error{Outcome: outbox.Temporary, Status: "4.4.0", RetryAfter: graph.RetryAfter(err), Err: err}
+	}
+	return err
+}
+
+// removeDraft deletes a draft nobody needs. It works after ctx has ended, too. What it
+// cannot delete is found by the next attempt, by its mark.
+func (s *sender) removeDraft(ctx context.Context, a *Account, id string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	err := a.graph.PermanentDelete(ctx, id)
+	if err != nil && !graph.IsNotFound(err) {
+		err = a.graph.Delete(ctx, id) // clouds without permanentDelete
+	}
+	if err != nil && !graph.IsNotFound(err) {
+		s.b.log.Warn("draft left behind", "mailbox", a.Address(), "op", "remove draft", "err", err)
+	}
+}
+
+// removeStrays deletes drafts that carry the message's mark.
+func (s *sender) removeStrays(ctx context.Context, a *Account, job *outbox.Job) error {
+	found, err := s.search(ctx, a, job)
+	if err != nil {
+		return notSent(err)
+	}
+	for _, m := range found {
+		if m.IsDraft != nil && *m.IsDraft {
+			s.removeDraft(ctx, a, m.ID)
+		}
+	}
+	return nil
+}
+
+// Find looks for the part that was being sent when an attempt ended unclearly.
+func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
+	a, err := s.account(job.Mailbox)
+	if err != nil {
+		return false, err
+	}
+	ctx = graph.WithLane(ctx, graph.Sending)
+	done := func() (bool, error) {
+		if err := job.PartDone(ctx); err != nil {
+			return false, err
+		}
+		a.Poke(sentRole)
+		return true, nil
+	}
+
+	draft, ready := job.Draft()
+	if draft != "" {
+		m, err := a.graph.Message(ctx, draft, graph.ListOptions{Select: []string{"id", "isDraft"}})
+		switch {
+		case err == nil && m.IsDraft != nil && !*m.IsDraft:
+			return done()
+		case err == nil:
+			return false, nil // there it lies, unsent
+		case !graph.IsNotFound(err):
+			return false, classify(err, job)
+		case ready:
+			// A draft is gone once Exchange has taken it for sending; its copy in Sent
+			// Items has the same id but comes later.
+			return done()
+		}
+		return false, job.SetDraft(ctx, "", false) // never complete, and gone
+	}
+
+	found, err := s.search(ctx, a, job)
+	if err != nil {
+		return false, classify(err, job)
+	}
+	stray := ""
+	for _, m := range found {
+		if m.IsDraft == nil || !*m.IsDraft {
+			return done()
+		}
+		stray = m.ID
+	}
+	if stray != "" && base64.StdEncoding.EncodedLen(int(job.Size)) <= maxMIMERequest {
+		// sendMail's own draft, whole but not sent. It is sent instead of a second one.
+		return false, job.SetDraft(ctx, stray, true)
+	}
+	return false, nil
+}
+
+// search returns the messages anywhere in the mailbox, drafts too, that carry the
+// Message-ID and the mark of the job's current part. Message-ID alone proves nothing:
+// a mailer may submit one message to several envelopes, and a client may have filed
+// its own copy in Sent Items.
+func (s *sender) search(ctx context.Context, a *Account, job *outbox.Job) ([]graph.Message, error) {
+	mark := graph.InternetHeader(markField)
+	o := graph.ListOptions{
+		Select: []string{"id", "isDraft", "internetMessageId"},
+		Expand: []graph.PropertyID{mark},
+		Filter: "internetMessageId eq '" + strings.ReplaceAll(job.MessageID, "'", "''") + "'",
+	}
+	var candidates []graph.Message
+	collect := func(page []graph.Message, _ string) error {
+		candidates = append(candidates, page...)
+		return nil
+	}
+	err := a.graph.ListMessages(ctx, "", o, "", collect)
+	if graph.StatusOf(err) == http.StatusBadRequest {
+		// Some tenants refuse the property; the mark is then read from the messages.
+		candidates, o.Expand = nil, nil
+		err = a.graph.ListMessages(ctx, "", o, "", collect)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for message: %w", err)
+	}
+	want := partMark(job)
+	var found []graph.Message
+	for _, m := range candidates {
+		got := strings.TrimSpace(m.Extended[mark])
+		if got == "" {
+			if got, err = s.readMark(ctx, a, m.ID); err != nil {
+				return nil, fmt.Errorf("look for message: %w", err)
+			}
+		}
+		if got == want {
+			found = append(found, m)
+		}
+	}
+	return found, nil
+}
+
+// errHeaderRead ends the reading of a message behind its header.
+var errHeaderRead = errors.New("header has been read")
+
+// headerWriter keeps what it is given until the header is complete.
+type headerWriter struct{ buf []byte }
+
+func (h *headerWriter) Write(p []byte) (int, error) {
+	from := max(0, len(h.buf)-3)
+	h.buf = append(h.buf, p...)
+	if end := headerEnd(h.buf, from); end >= 0 {
+		h.buf = h.buf[:end]
+		return 0, errHeaderRead
+	}
+	if len(h.buf) > 2*maxHeader {
+		return 0, errHeaderRead
+	}
+	return len(p), nil
+}
+
+func (s *sender) readMark(ctx context.Context, a *Account, id string) (string, error) {
+	var h headerWriter
+	_, err := a.graph.MIME(ctx, id, &h)
+	if err != nil && !errors.Is(err, errHeaderRead) {
+		if graph.IsNotFound(err) {
+			return "", nil // moved on meanwhile; the next look sees it
+		}
+		return "", err
+	}
+	v, _ := message.FieldValue(h.buf, markField)
+	return strings.TrimSpace(v), nil
+}
+
+// partMark is what the current part's mark field holds. Parts share their Message-ID.
+func partMark(job *outbox.Job) string {
+	if job.Part() == 0 {
+		return job.ID
+	}
+	return fmt.Sprintf("%s-%d", job.ID, job.Part()+1)
+}
+
+// partHeader gives the header of a later part its own mark.
+func partHeader(header []byte, job *outbox.Job) []byte {
+	if job.Part() == 0 {
+		return header
+	}
+	return bytes.Replace(header,
+		[]byte(markField+": "+job.ID+"\r\n"), []byte(markField+": "+partMark(job)+"\r\n"), 1)
+}
+
+// classify says what a failed attempt means. What an administrator may put right, or
+// Exchange may forget, is temporary: the message waits for it as long as it may.
+func classify(err error, job *outbox.Job) error {
+	if e, ok := errors.AsType[*outbox.Error](err); ok {
+		return e
+	}
+	e := &outbox.Error{Outcome: outbox.Temporary, Status: "4.4.0", RetryAfter: graph.RetryAfter(err), Err: err,
+		Text: "Microsoft 365 did not take the message."}
+	if g, ok := errors.AsType[*graph.Error](err); ok {
+		e.RequestID = g.RequestID
+		e.Uncounted = g.HasCode(graph.CodeLocalBudget)
+	}
+	permanent := func(status, text string) error {
+		e.Outcome, e.Status, e.Text, e.RetryAfter = outbox.Permanent, status, text, 0
+		return e
+	}
+	switch {
+	case graph.Unclear(err):
+		e.Outcome = outbox.Unclear
+	case isTokenError(err):
+		e.Status, e.Text = "4.7.0", "Microsoft 365 refuses the sign-in; an administrator must look at it."
+	case graph.IsSendingQuota(err):
+		e.Status, e.Text = "4.5.3", "The mailbox has reached its sending limit in Microsoft 365."
+		e.RetryAfter = max(e.RetryAfter, 15*time.Minute)
+	case graph.IsThrottled(err):
+		e.Status, e.Text = "4.4.5", "Microsoft 365 asks for fewer messages at a time."
+	case graph.IsCode(err, "ErrorSendAsDenied"):
+		return permanent("5.7.1", fmt.Sprintf("Microsoft 365 does not allow %s to send with this From address: the Send As right is missing.", job.Mailbox))
+	case graph.IsTooLarge(err):
+		return permanent("5.3.4", "The message is larger than Microsoft 365 allows for this mailbox.")
+	case graph.IsCode(err, "ErrorInvalidRecipients", "ErrorRecipientLimitExceeded", "ErrorInvalidSmtpAddress"):
+		return permanent("5.1.3", "Microsoft 365 refuses a recipient's address.")
+	case graph.IsQuota(err):
+		e.Status, e.Text = "4.2.2", "The mailbox is full."
+	case graph.IsNoMailbox(err):
+		e.Status, e.Text = "4.2.1", fmt.Sprintf("Microsoft 365 has no mailbox %s that can be reached.", job.Mailbox)
+	case graph.IsDenied(err):
+		e.Status, e.Text = "4.7.1", "The application may not send from this mailbox; an administrator must allow it."
+		e.RetryAfter = max(e.RetryAfter, time.Minute)
+	case graph.IsTemporary(err), graph.IsNotFound(err):
+	case graph.StatusOf(err) >= 400 && graph.StatusOf(err) < 500:
+		return permanent("5.6.0", "Microsoft 365 refuses the content of the message.")
+	}
+	return e
+}
+
+func isTokenError(err error) bool {
+	_, ok := errors.AsType[*token.Error](err)
+	return ok
+}
+
+// readHeader reads the header of a spool file and says where the body begins.
+func readHeader(f *os.File) (header []byte, bodyOff int64, err error) {
+	var h headerWriter
+	_, err = io.Copy(struct{ io.Writer }{&h}, io.NewSectionReader(f, 0, 2*maxHeader))
+	if err != nil && !errors.Is(err, errHeaderRead) {
+		return nil, 0, fmt.Errorf("read spool file: %w", err)
+	}
+	return h.buf, int64(len(h.buf)), nil
+}
+
+// outgoing is a message as Graph gets it: its own header, the body from the spool file.
+type outgoing struct {
+	header   []byte
+	body     io.ReaderAt
+	bodyOff  int64
+	bodySize int64
+}
+
+func (m *outgoing) size() int64 { return int64(len(m.header)) + m.bodySize }
+
+func (m *outgoing) open() (io.ReadCloser, error) {
+	return io.NopCloser(io.NewSectionReader(m, 0, m.size())), nil
+}
+
+// ReadAt reads from the message as a whole.
+func (m *outgoing) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, errors.New("read before the start of a message")
+	}
+	if off >= m.size() {
+		return 0, io.EOF
+	}
+	if off < int64(len(m.header)) {
+		n = copy(p, m.header[off:])
+		off += int64(n)
+	}
+	if n < len(p) {
+		rest := p[n:]
+		at := off - int64(len(m.header))
+		if left := m.bodySize - at; int64(len(rest)) > left {
+			rest = rest[:left]
+		}
+		k, rerr := m.body.ReadAt(rest, m.bodyOff+at)
+		n += k
+		if k < len(rest) {
+			if rerr == nil || rerr == io.EOF {
+				rerr = io.ErrUnexpectedEOF
+			}
+			return n, rerr
+		}
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}

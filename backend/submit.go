@@ -1,0 +1,529 @@
+package backend
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/message"
+	"postern/backend/outbox"
+	"postern/backend/store"
+)
+
+// markField is our own header field. It holds the queue id, by which a message that
+// may have been sent is told from others with its Message-ID: mailers give one
+// message to several envelopes.
+const markField = "X-Postern-Id"
+
+// maxHeader is the most bytes a submitted message's header may have.
+const maxHeader = 1 << 20
+
+const opSubmit = "submit message"
+
+// submission is the way out for mail.
+type submission struct {
+	outbox *outbox.Queue
+}
+
+// adjustOutbox lets tests shorten the queue's waits.
+var adjustOutbox func(*outbox.Options)
+
+// initSubmission opens the queue. Nothing is sent before runSubmission.
+func (b *Backend) initSubmission() error {
+	opts := outbox.Options{
+		Store:    b.store.Outbox(),
+		Sender:   &sender{b},
+		Lifetime: b.cfg.QueueLifetime,
+		Logger:   b.log,
+	}
+	if adjustOutbox != nil {
+		adjustOutbox(&opts)
+	}
+	q, err := outbox.New(opts)
+	if err != nil {
+		return err
+	}
+	b.outbox = q
+	return nil
+}
+
+// runSubmission sends what is queued until ctx ends.
+func (b *Backend) runSubmission(ctx context.Context) error { return b.outbox.Run(ctx) }
+
+// submissionQueued reports whether a message with this Message-ID field went through,
+// or is on its way through, the queue of the mailbox: Exchange files its copy itself.
+func (b *Backend) submissionQueued(address, messageID string) bool {
+	if messageID = strings.TrimSpace(messageID); messageID == "" {
+		return false
+	}
+	rows, err := b.store.Outbox().List(context.Background(), store.Filter{
+		Mailbox: address, MessageID: messageID, Limit: 1,
+		States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear, store.StateSent},
+	})
+	if err != nil {
+		b.log.Warn("outbox not searched", "mailbox", address, "err", err)
+	}
+	return len(rows) > 0
+}
+
+// Envelope is what MAIL FROM and RCPT TO said.
+type Envelope struct {
+	From       string // the reversePath, "" for <>
+	Recipients []Recipient
+	Ret        string // RFC 3461: FULL, HDRS or ""
+	EnvID      string // RFC 3461, decoded
+	SMTPUTF8   bool
+	Body8Bit   bool
+}
+
+// Recipient is one RCPT TO.
+type Recipient struct {
+	Address string
+	Notify  []string // NEVER, or any of SUCCESS, FAILURE, DELAY; empty for the default
+	Orcpt   string   // "type;address", decoded; empty if not given
+}
+
+// CheckSender reports whether login may use reversePath in MAIL FROM: the empty one,
+// its mailbox's addresses, and its send_as list. With RewriteFrom any will do.
+func (b *Backend) CheckSender(login *Login, reversePath string) error {
+	if login.ReadOnly {
+		return &Error{Kind: Denied, Op: "check sender", Text: fmt.Sprintf("The login %s may only read mail", login.Username)}
+	}
+	if reversePath == "" || login.RewriteFrom || b.maySendAs(login, reversePath) {
+		return nil
+	}
+	return b.senderRefused(login, reversePath)
+}
+
+func (b *Backend) senderRefused(login *Login, addr string) error {
+	return &Error{Kind: Denied, Op: "check sender",
+		Text: fmt.Sprintf("The login %s may not send as %s: the address is neither of its mailbox nor in its send_as list", login.Username, addr)}
+}
+
+func (b *Backend) maySendAs(login *Login, addr string) bool {
+	if a, ok := b.accountOf(addr); ok && a == login.Account {
+		return true
+	}
+	key := addressKey(addr)
+	return key == addressKey(login.Account.Address()) ||
+		slices.ContainsFunc(login.SendAs, func(s string) bool { return addressKey(s) == key })
+}
+
+func (b *Backend) accountOf(addr string) (*Account, bool) {
+	if a, ok := b.Account(addr); ok {
+		return a, true
+	}
+	return b.Account(addressKey(addr))
+}
+
+// Submission is one message on its way into the queue: write its bytes as received,
+// then Submit, and in any case Discard.
+type Submission struct {
+	b     *Backend
+	login *Login
+	env   Envelope
+	spool *outbox.Spool
+	lines crlfWriter
+
+	header  []byte // until it is complete
+	inBody  bool
+	mailbox *Account
+	id      string // Message-ID
+	err     error  // what the header is refused for; the rest is read and dropped
+}
+
+// NewSubmission begins a message from login to env's recipients.
+func (b *Backend) NewSubmission(login *Login, env Envelope) (*Submission, error) {
+	if len(env.Recipients) == 0 {
+		return nil, &Error{Kind: Refused, Op: opSubmit, Text: "The message has no recipients"}
+	}
+	spool, err := b.outbox.NewSpool()
+	if err != nil {
+		return nil, &Error{Kind: Internal, Op: opSubmit, Err: err}
+	}
+	return &Submission{b: b, login: login, env: env, spool: spool, lines: crlfWriter{w: spool}}, nil
+}
+
+// Write adds bytes of the message. Line ends become CRLF: Graph refuses others.
+func (s *Submission) Write(p []byte) (int, error) {
+	if s.err != nil {
+		return len(p), nil // told by Submit: the client is to hear it as DATA's answer
+	}
+	body := p
+	if !s.inBody {
+		// The end may have begun in an earlier piece.
+		from := max(0, len(s.header)-3)
+		s.header = append(s.header, p...)
+		end := headerEnd(s.header, from)
+		if end > maxHeader || end < 0 && len(s.header) > maxHeader {
+			s.err = &Error{Kind: Refused, Op: opSubmit, Text: "The header of the message is larger than 1 MB"}
+			s.header = nil
+			return len(p), nil
+		}
+		if end < 0 {
+			return len(p), nil
+		}
+		body = s.header[end:]
+		if s.err = s.beginBody(s.header[:end]); s.err != nil {
+			return len(p), s.spoolError()
+		}
+	}
+	if _, err := s.lines.Write(body); err != nil {
+		return 0, &Error{Kind: Internal, Op: opSubmit, Err: err}
+	}
+	return len(p), nil
+}
+
+// spoolError passes on what is our fault; a refusal waits for Submit.
+func (s *Submission) spoolError() error {
+	if KindOf(s.err) == Internal {
+		return s.err
+	}
+	return nil
+}
+
+// headerEnd finds the end of the header, behind its blank line, or -1.
+func headerEnd(b []byte, from int) int {
+	if from == 0 && len(b) > 0 && (b[0] == '\n' || len(b) > 1 && b[0] == '\r' && b[1] == '\n') {
+		return bytes.IndexByte(b, '\n') + 1
+	}
+	for i := from; i < len(b); i++ {
+		if b[i] != '\n' {
+			continue
+		}
+		switch rest := b[i+1:]; {
+		case len(rest) > 0 && rest[0] == '\n':
+			return i + 2
+		case len(rest) > 1 && rest[0] == '\r' && rest[1] == '\n':
+			return i + 3
+		}
+	}
+	return -1
+}
+
+// beginBody writes the header as it will be kept. What is added is added once, here,
+// so that every attempt sends the same message.
+func (s *Submission) beginBody(raw []byte) error {
+	s.inBody, s.header = true, nil
+	header, err := s.prepareHeader(raw)
+	if err != nil {
+		return err
+	}
+	if _, err := s.lines.Write(header); err != nil {
+		return &Error{Kind: Internal, Op: opSubmit, Err: err}
+	}
+	return nil
+}
+
+// prepareHeader checks From and adds what a message must have.
+func (s *Submission) prepareHeader(raw []byte) ([]byte, error) {
+	if !looksLikeHeader(raw) {
+		// Some devices send bare text. All of it is the body then.
+		head, err := s.buildHeader(nil)
+		if err != nil {
+			return nil, err
+		}
+		return append(head, raw...), nil
+	}
+	return s.buildHeader(message.Fields(raw))
+}
+
+func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
+	var from, date bool
+	var out []byte
+	for _, f := range fields {
+		raw := f.Raw
+		switch name := strings.ToLower(f.Name); name {
+		case strings.ToLower(markField):
+			continue // ours to give
+		case "message-id":
+			if s.id != "" || f.Value == "" {
+				continue
+			}
+			s.id = f.Value
+		case "date":
+			if f.Value == "" {
+				continue
+			}
+			date = true
+		case "from":
+			if from {
+				continue
+			}
+			from = true
+			acct, rewritten, err := s.checkFrom(f)
+			if err != nil {
+				return nil, err
+			}
+			s.mailbox = acct
+			if rewritten != nil {
+				out = append(out, rewritten...)
+				if _, has := fieldValue(fields, "Reply-To"); !has && hasAddress(f.Value) {
+					out = append(out, "Reply-To"...)
+					out = append(out, f.Raw[len(f.Name):]...)
+				}
+				continue
+			}
+		}
+		out = append(out, raw...)
+		if n := len(raw); n > 0 && raw[n-1] != '\n' {
+			out = append(out, "\r\n"...)
+		}
+	}
+	if !from {
+		s.mailbox = s.login.Account
+		out = appendField(out, "From", headerAddress(s.login.Account.Address()))
+	}
+	if !date {
+		out = appendField(out, "Date", time.Now().Format(time.RFC1123Z))
+	}
+	if s.id == "" {
+		s.id = "<" + s.spool.ID() + "." + messageIDDomain(s.mailbox.Address()) + ">"
+		out = appendField(out, "Message-ID", s.id)
+	}
+	out = appendField(out, markField, s.spool.ID())
+	return append(out, "\r\n"...), nil
+}
+
+func messageIDDomain(address string) string {
+	domain := address[strings.LastIndexByte(address, '@')+1:]
+	if domain == "" || strings.ContainsFunc(domain, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '<' || r == '>' }) {
+		domain = "postern.invalid"
+	}
+	return "postern@" + domain
+}
+
+func fieldValue(fields []message.Field, name string) (string, bool) {
+	for _, f := range fields {
+		if strings.EqualFold(f.Name, name) {
+			return f.Value, true
+		}
+	}
+	return "", false
+}
+
+func hasAddress(value string) bool { return len(wholeAddresses(value)) > 0 }
+
+// checkFrom decides which mailbox the message goes through: that of the From address
+// if it is one of ours, else the login's. A From that the login may not use is
+// refused, or with RewriteFrom replaced; then the field to write comes back.
+func (s *Submission) checkFrom(f message.Field) (acct *Account, rewritten []byte, err error) {
+	var addrs []string
+	name := ""
+	for _, a := range wholeAddresses(f.Value) {
+		addrs = append(addrs, a.Addr())
+		if name == "" {
+			name = a.Name
+		}
+	}
+	refused := ""
+	for _, addr := range addrs {
+		if !s.b.maySendAs(s.login, addr) {
+			refused = addr
+			break
+		}
+	}
+	own := s.login.Account
+	switch {
+	case len(addrs) > 0 && refused == "":
+		// Sending as a shared mailbox through that mailbox needs no right in Exchange
+		// and leaves the copy where its users look.
+		if a, ok := s.b.accountOf(addrs[0]); ok {
+			return a, nil, nil
+		}
+		return own, nil, nil
+	case len(addrs) > 0 && !s.login.RewriteFrom:
+		return nil, nil, s.b.senderRefused(s.login, refused)
+	}
+	// No address at all, or one to be replaced.
+	value := headerAddress(own.Address())
+	if name != "" {
+		value = quotePhrase(name) + " <" + value + ">"
+	}
+	return own, appendField(nil, "From", value), nil
+}
+
+// quotePhrase writes a display name as found in a header: encoded words and plain
+// words stay, anything else is quoted.
+func quotePhrase(name string) string {
+	name = strings.Trim(strings.TrimSpace(name), `"`)
+	plain := !strings.ContainsFunc(name, func(r rune) bool {
+		return strings.ContainsRune(`()<>[]:;@\,."`, r) || r < ' '
+	})
+	if plain || strings.HasPrefix(name, "=?") {
+		return name
+	}
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range name {
+		if r == '"' || r == '\\' {
+			b.WriteByte('\\')
+		}
+		if r >= ' ' {
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// looksLikeHeader reports whether the first line is a header field, an mbox
+// separator, or the blank line of an empty header.
+func looksLikeHeader(b []byte) bool {
+	if len(b) == 0 || b[0] == '\r' || b[0] == '\n' || bytes.HasPrefix(b, []byte("From ")) || bytes.HasPrefix(b, []byte(">From ")) {
+		return true
+	}
+	colon := bytes.IndexByte(b, ':')
+	if colon < 1 {
+		return false
+	}
+	for _, c := range bytes.TrimRight(b[:colon], " \t") {
+		if c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// Submit makes the message durable and tries to send it at once. A nil error means
+// that it is accepted and will be sent, or its sender told why not. An error means
+// that nothing was kept.
+func (s *Submission) Submit(ctx context.Context) (queueID string, err error) {
+	if !s.inBody && s.err == nil {
+		raw := s.header
+		if n := len(raw); n > 0 && looksLikeHeader(raw) && raw[n-1] != '\n' {
+			raw = append(raw, "\r\n"...)
+		}
+		s.err = s.beginBody(raw)
+	}
+	if s.err == nil {
+		if err := s.lines.Close(); err != nil {
+			s.err = &Error{Kind: Internal, Op: opSubmit, Err: err}
+		}
+	}
+	if s.err != nil {
+		return "", s.err
+	}
+	if err := ctx.Err(); err != nil {
+		return "", &Error{Kind: Unavailable, Op: opSubmit, Text: "The server is shutting down, try again later", Err: err}
+	}
+	rcpts := make([]store.Recipient, len(s.env.Recipients))
+	for i, r := range s.env.Recipients {
+		rcpts[i] = store.Recipient{Address: r.Address, Notify: r.Notify, Orcpt: r.Orcpt}
+	}
+	id, err := s.b.outbox.Submit(ctx, s.spool, store.Submission{
+		Mailbox:      s.mailbox.Address(),
+		Login:        s.login.Username,
+		EnvelopeFrom: s.env.From,
+		Recipients:   rcpts,
+		DSN:          store.DSN{Ret: s.env.Ret, EnvID: s.env.EnvID},
+		MessageID:    s.id,
+	}, s.b.cfg.SendWait)
+	if err == nil {
+		return id, nil
+	}
+	if e, ok := errors.AsType[*outbox.Error](err); ok {
+		return "", &Error{Kind: kindOfStatus(e.Status), Op: opSubmit, Text: e.Text, Err: e}
+	}
+	return "", &Error{Kind: Internal, Op: opSubmit, Err: err}
+}
+
+// Discard drops the message unless it was accepted. It may be called more than once.
+func (s *Submission) Discard() { s.spool.Discard() }
+
+// kindOfStatus translates an enhanced status code of a message that will never be taken.
+func kindOfStatus(status string) Kind {
+	switch {
+	case status == "5.3.4":
+		return TooLarge
+	case strings.HasPrefix(status, "5.7."):
+		return Denied
+	case strings.HasPrefix(status, "5.3."):
+		return Internal
+	}
+	return Refused
+}
+
+// StatusOf returns the enhanced status code (RFC 3463) that goes with err, if one is known.
+func StatusOf(err error) (class, subject, detail int, ok bool) {
+	e, found := errors.AsType[*outbox.Error](err)
+	if !found {
+		return 0, 0, 0, false
+	}
+	parts := strings.Split(e.Status, ".")
+	if len(parts) != 3 {
+		return 0, 0, 0, false
+	}
+	var n [3]int
+	for i, p := range parts {
+		v, err := strconv.Atoi(p)
+		if err != nil || v < 0 || v > 999 {
+			return 0, 0, 0, false
+		}
+		n[i] = v
+	}
+	return n[0], n[1], n[2], true
+}
+
+// sentRole is the folder a sent message turns up in.
+const sentRole = imap.MailboxAttrSent
+
+// crlfWriter turns every line end, bare LF and bare CR too, into CRLF, and ends the last line.
+type crlfWriter struct {
+	w interface {
+		Write(p []byte) (int, error)
+	}
+	cr   bool // the last byte was a CR, already written as CRLF
+	open bool // the last line has no end yet
+	buf  []byte
+}
+
+func (c *crlfWriter) Write(p []byte) (int, error) {
+	c.buf = c.buf[:0]
+	start := 0
+	for i, b := range p {
+		switch b {
+		case '\n':
+			if c.cr && i == start {
+				start = i + 1 // the LF of a CRLF
+			} else {
+				c.buf = append(c.buf, p[start:i]...)
+				c.buf = append(c.buf, '\r', '\n')
+				start = i + 1
+			}
+			c.cr = false
+		case '\r':
+			c.buf = append(c.buf, p[start:i]...)
+			c.buf = append(c.buf, '\r', '\n')
+			start = i + 1
+			c.cr = true
+		default:
+			c.cr = false
+		}
+	}
+	c.buf = append(c.buf, p[start:]...)
+	if n := len(c.buf); n > 0 {
+		c.open = c.buf[n-1] != '\n'
+		if _, err := c.w.Write(c.buf); err != nil {
+			return 0, err
+		}
+	}
+	return len(p), nil
+}
+
+// Close ends the last line.
+func (c *crlfWriter) Close() error {
+	if !c.open {
+		return nil
+	}
+	c.open = false
+	_, err := c.w.Write([]byte("\r\n"))
+	return err
+}
