@@ -27,7 +27,7 @@ func (c *Client) MessageDelta(ctx context.Context, folderID string, o ListOption
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
 	return delta(ctx, c, call{op: op, kind: "delta", method: http.MethodGet, url: c.address(path), prefer: o.prefer(), repeat: repeatAlways}, link,
-		func(rows []Message, next string) error { return yield(withIDs(rows), next) })
+		func(rows []messageJSON, next string) error { return yield(messages(rows), next) })
 }
 
 // LatestDelta returns a link whose round will hold what changes from now on. Graph has no short way to it for messages:

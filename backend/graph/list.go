@@ -156,11 +156,11 @@ func (c *Client) ListMessages(ctx context.Context, folderID string, o ListOption
 				return fmt.Errorf("%s: %w", op, err)
 			}
 		}
-		p, err := readPage[Message](ctx, c, r, false)
+		p, err := readPage[messageJSON](ctx, c, r, false)
 		if err != nil {
 			return err
 		}
-		if err := yield(withIDs(*p.Value), p.NextLink); err != nil {
+		if err := yield(messages(*p.Value), p.NextLink); err != nil {
 			return err
 		}
 		if link = p.NextLink; link == "" {
@@ -169,12 +169,12 @@ func (c *Client) ListMessages(ctx context.Context, folderID string, o ListOption
 	}
 }
 
-// withIDs drops rows that name no message.
-func withIDs(rows []Message) []Message {
-	kept := rows[:0]
-	for _, m := range rows {
-		if m.ID != "" {
-			kept = append(kept, m)
+// messages returns the rows without those that name no message.
+func messages(rows []messageJSON) []Message {
+	kept := make([]Message, 0, len(rows))
+	for i := range rows {
+		if rows[i].ID != "" {
+			kept = append(kept, rows[i].message())
 		}
 	}
 	return kept

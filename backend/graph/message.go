@@ -121,7 +121,14 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*m = Message{
+	*m = j.message()
+	return nil
+}
+
+// message is the row as the package hands it out. Lists decode into messageJSON and not into Message, because a value
+// that decodes itself is scanned twice.
+func (j *messageJSON) message() Message {
+	m := Message{
 		ID: j.ID, ChangeKey: j.ChangeKey, ETag: j.ETag, ODataType: j.ODataType,
 		ParentFolderID: j.ParentFolderID, ConversationID: j.ConversationID,
 		IsRead: j.IsRead, IsDraft: j.IsDraft, Categories: j.Categories,
@@ -149,7 +156,7 @@ func (m *Message) UnmarshalJSON(b []byte) error {
 			m.Extended[id] = p.Value
 		}
 	}
-	return nil
+	return m
 }
 
 // Merge takes over what a later row of the same message holds and keeps the rest.

@@ -285,7 +285,7 @@ func FuzzDeltaPage(f *testing.F) {
 // delta1 runs a round without the waits of repeats.
 func (c *Client) delta1(t *testing.T, rows func([]Message)) (string, error) {
 	r := call{op: "read changes", method: http.MethodGet, url: c.address("/mailFolders/f/messages/delta"), repeat: repeatRefused}
-	return delta(t.Context(), c, r, "", func(page []Message, _ string) error { rows(withIDs(page)); return nil })
+	return delta(t.Context(), c, r, "", func(page []messageJSON, _ string) error { rows(messages(page)); return nil })
 }
 
 func TestErrors(t *testing.T) {
