@@ -165,11 +165,9 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 			}
 		}
 	}
-	log := l.log.With("protocol", at.Protocol, "user", at.Username, "remote", at.Remote)
 	mac := l.mac(generation, name, at.Password)
 	ok, err := l.check(ctx, u, name, at, mac)
 	if err != nil {
-		log.Warn("log-in refused", "err", err)
 		return nil, err
 	}
 	reason := "wrong password"
@@ -182,12 +180,14 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	}
 	if !ok {
 		wait := l.lockout.wrong(at.Remote, name, mac, l.now())
-		log.Warn("log-in refused", "err", reason)
+		if left := l.lockout.locked(at.Remote, name, l.now()); left > 0 {
+			l.log.Warn("too many wrong passwords, locked out", "user", at.Username, "remote", at.Remote, "for", left)
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
 		}
-		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: "Wrong user name or password", Err: errors.New(reason)}
+		return nil, refused(at.Username, reason, "Wrong user name or password")
 	}
 	l.lockout.right(at.Remote, name)
 
@@ -201,21 +201,26 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 		ok = false
 	}
 	if !ok {
-		log.Warn("log-in refused", "err", "protocol not allowed")
-		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: fmt.Sprintf("This login may not use %s", strings.ToUpper(at.Protocol))}
+		return nil, refused(at.Username, at.Protocol+" is not allowed", "This login may not use "+strings.ToUpper(at.Protocol))
 	}
 	if selected != "" {
 		if err := login.selectShared(u, selected, at.Protocol); err != nil {
-			log.Warn("log-in refused", "err", err)
 			return nil, err
 		}
 	}
 	return login, nil
 }
 
+// refused returns the error of a log-in that failed: for the log with the user name and the reason, for the client with text alone.
+func refused(username, reason, text string) error {
+	return &Error{Kind: AuthFailed, Op: opLogin, Text: text, Err: fmt.Errorf("user %q: %s", username, reason)}
+}
+
 // selectShared makes the mailbox that was named behind the user name the login's only one.
 func (login *Login) selectShared(u *user, address, protocol string) error {
-	refuse := func(text string) error { return &Error{Kind: AuthFailed, Op: opLogin, Text: text} }
+	refuse := func(text string) error {
+		return refused(login.Username+"/"+address, "shared mailbox not allowed", text)
+	}
 	if foldUser(u.Mailbox) == address {
 		login.Shared = nil
 		return nil
@@ -289,7 +294,8 @@ func (l *logins) locked(name string, addr netip.Addr) error {
 		return nil
 	}
 	minutes := int((left + time.Minute - 1) / time.Minute)
-	return &Error{Kind: TooMany, Op: opLogin, Text: fmt.Sprintf("Too many wrong passwords, try again in %d min", minutes)}
+	return &Error{Kind: TooMany, Op: opLogin, Text: fmt.Sprintf("Too many wrong passwords, try again in %d min", minutes),
+		Err: fmt.Errorf("user %q: locked out", name)}
 }
 
 // remembered reports whether the pair behind mac was right a while ago.
