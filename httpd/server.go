@@ -137,7 +137,7 @@ type accountStatus struct {
 // What passes by itself, such as a busy Graph, does not count: the copy on disk goes on serving.
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	answer := readiness{Ready: true, Accounts: []accountStatus{}}
-	for _, a := range s.opts.Accounts() {
+	for _, a := range s.accounts() {
 		st := accountStatus{Address: a.Address, Ready: usable(a), LastSync: known(a.LastSync), Problem: a.LastError, Advice: a.Advice}
 		if a.LastError != "" {
 			st.Since = known(a.Since)
@@ -152,6 +152,17 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	_ = e.Encode(answer) // nobody to tell
+}
+
+// accounts returns the states, each problem without the advice that many errors end with: it is shown beside it.
+func (s *Server) accounts() []backend.AccountState {
+	list := s.opts.Accounts()
+	for i, a := range list {
+		if a.Advice != "" {
+			list[i].LastError = strings.TrimSuffix(a.LastError, ": "+a.Advice)
+		}
+	}
+	return list
 }
 
 func usable(a backend.AccountState) bool {
@@ -175,7 +186,7 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 		Started  time.Time
 		Accounts []row
 	}{Version: s.opts.Version, Started: s.started}
-	for _, a := range s.opts.Accounts() {
+	for _, a := range s.accounts() {
 		data.Accounts = append(data.Accounts, row{a, usable(a)})
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

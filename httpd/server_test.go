@@ -19,7 +19,7 @@ var states = map[string]backend.AccountState{
 	"fine":    {Address: "alice@contoso.example", Ready: true, LastSync: time.Now().Add(-3 * time.Second)},
 	"unread":  {Address: "bob@contoso.example"},
 	"busy":    {Address: "carol@contoso.example", Ready: true, LastSync: time.Now().Add(-time.Hour), LastError: "429 too many requests", Kind: backend.Unavailable, Since: time.Now().Add(-time.Minute)},
-	"expired": {Address: "dave@contoso.example", Ready: true, LastError: "AADSTS7000222", Kind: backend.SignInNeeded, Advice: "The client secret has expired: <make> a new one.", Since: time.Now().Add(-72 * time.Hour)},
+	"expired": {Address: "dave@contoso.example", Ready: true, LastError: "AADSTS7000222: The client secret has expired: <make> a new one.", Kind: backend.SignInNeeded, Advice: "The client secret has expired: <make> a new one.", Since: time.Now().Add(-72 * time.Hour)},
 }
 
 func get(t *testing.T, path, host string, accounts ...string) *http.Response {
@@ -77,6 +77,7 @@ func TestPages(t *testing.T) {
 		{"/", "127.0.0.1", 200, "in step"},
 		{"/", "127.0.0.1", 200, "reading the folders for the first time"},
 		{"/", "127.0.0.1", 200, "&lt;make&gt; a new one"},
+		{"/", "127.0.0.1", 200, ">AADSTS7000222<"},
 		{"/", "127.0.0.1", 200, "1.2.3"},
 		{"/", "evil.example:8025", 421, ""},
 		{"/", "localhost.evil.example", 421, ""},
