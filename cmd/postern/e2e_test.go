@@ -63,7 +63,11 @@ func program(t *testing.T) string {
 			return
 		}
 		built.path = filepath.Join(dir, "postern")
-		if out, err := exec.Command("go", "build", "-o", built.path, ".").CombinedOutput(); err != nil {
+		args := []string{"build", "-o", built.path}
+		if raceDetector {
+			args = append(args, "-race")
+		}
+		if out, err := exec.Command("go", append(args, ".")...).CombinedOutput(); err != nil {
 			built.err = fmt.Errorf("go build: %w\n%s", err, out)
 		}
 	})
@@ -117,6 +121,7 @@ func newRig(t *testing.T, seed func(*graphsim.Sim), users ...string) *rig {
 		if r.cmd != nil {
 			r.kill()
 		}
+		r.races()
 		if t.Failed() {
 			t.Logf("the server's last words:\n%s", r.log)
 		}
@@ -187,6 +192,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	cmd := exec.Command(program(r.t), "serve", "--config", filepath.Join(r.dir, "postern.yaml"))
 	cmd.Env = append(os.Environ(), "E2E_SECRET="+sampleSecret)
+	r.races()
 	r.log = &tail{}
 	cmd.Stderr = r.log
 	out, err := cmd.StdoutPipe()
@@ -223,6 +229,13 @@ func (r *rig) start() {
 	if err != nil {
 		r.kill()
 		r.t.Fatalf("%v\n%s", err, r.log)
+	}
+}
+
+// races fails the test if the server that has ended reported a data race.
+func (r *rig) races() {
+	if raceDetector && r.log != nil && strings.Contains(r.log.all(), "DATA RACE") {
+		r.t.Errorf("the server reports a data race:\n%s", r.log.all())
 	}
 }
 
@@ -346,7 +359,16 @@ func (l *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (l *tail) all() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.b)
+}
+
 func (l *tail) String() string {
+	if l == nil {
+		return ""
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lines := strings.SplitAfter(string(l.b), "\n")
