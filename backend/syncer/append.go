@@ -57,6 +57,7 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 	if err != nil {
 		return 0, err
 	}
+	s.wrote(made.ID)
 	remote := remoteOfIncoming(made, ix, &in)
 	// The message is in Graph now, so it must get into the replica even when the client hangs up.
 	return s.keepIncoming(context.WithoutCancel(ctx), id, remote, header, kept, &in)

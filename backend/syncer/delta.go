@@ -13,11 +13,25 @@ import (
 // ownWrite remembers a change that Postern itself made in Graph, so that the delta row which reports it does not make
 // the message be read again.
 type ownWrite struct {
-	at time.Time
+	at      time.Time
+	version string // of the message in the first row that reported it; rows repeat
 }
 
 // ownWriteLife bounds how long such a row is waited for. Graph shows changes late, but rarely by more.
 const ownWriteLife = 2 * time.Minute
+
+// version identifies a state of a message. Modification times have whole seconds only.
+func version(m *graph.Message) string {
+	switch {
+	case m.ETag != "":
+		return m.ETag
+	case m.ChangeKey != "":
+		return m.ChangeKey
+	case m.Modified != nil:
+		return m.Modified.Format(time.RFC3339Nano)
+	}
+	return "?"
+}
 
 // deltaRows translates a page and separates the removed ids. Where an id has several rows, later ones count.
 func deltaRows(page []graph.Message) (rows []store.Remote, gone []store.GraphID) {
@@ -64,7 +78,7 @@ func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (chang
 	now := time.Now()
 	u := store.SyncUpdate{DeltaLink: &link, SyncedAt: &now}
 	if postponed {
-		// Messages were left out that may be half made. The same round is asked for again.
+		// The same round is asked for again, soon.
 		s.mu.Lock()
 		f.late = true
 		s.mu.Unlock()
@@ -80,30 +94,45 @@ func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (chang
 	return changed, s.o.Store.SetSync(ctx, f.id, u)
 }
 
-// deltaPage applies one page. late reports that new messages were left out because one is being made in the folder.
+// deltaPage applies one page. late reports that something was left out because a client is at work on it: the page must
+// be asked for again.
 func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, page []graph.Message) (changed, late bool, err error) {
 	if len(page) == 0 {
 		return false, false, nil
 	}
 	rows, gone := deltaRows(page)
+	// What is being moved out by a client goes with flags, header and text when the move is recorded. Taking it away
+	// before would lose those.
+	s.mu.Lock()
+	n := len(gone)
+	gone = slices.DeleteFunc(gone, func(id store.GraphID) bool { return s.moving[id] > 0 })
+	leaving := len(gone) < n
+	s.mu.Unlock()
 	ch, err := s.apply(ctx, f.id, rows, gone, nil)
 	if err != nil {
 		return false, false, err
 	}
 	changed = !ch.Empty() || len(ch.Unknown) > 0
 	s.mu.Lock()
-	late = f.creating > 0 && len(ch.Unknown) > 0
+	creating := f.creating > 0 && len(ch.Unknown) > 0
 	s.mu.Unlock()
-	known := s.foreign(rows, ch.Unknown)
+	late = leaving || creating
+	known := s.foreign(page, ch.Unknown)
 	read := known
-	if !late {
+	if !creating {
 		read = append(slices.Clip(known), ch.Unknown...)
 	}
-	full, missing, err := s.reread(ctx, row, read)
+	msgs, missing, err := s.reread(ctx, row, read)
 	if err != nil {
 		return changed, late, err
 	}
-	keepDates(full, known)
+	edited := s.editedDrafts(row, msgs, known, &ch)
+	full := remotes(msgs)
+	keepDates(full, known, edited)
+	for id := range edited {
+		// Taken out and put in again by one transaction: it comes back under a new UID.
+		missing = append(missing, id)
+	}
 	if len(full) == 0 && len(missing) == 0 {
 		return changed, late, nil
 	}
@@ -111,12 +140,58 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	return changed || !ch.Empty(), late, err
 }
 
+// editedDrafts returns those of the changed messages whose text somebody has changed: drafts whose flags are what they
+// were. To IMAP a message never changes (RFC 9051 section 2.3.1.1), so such a draft becomes another message.
+func (s *Syncer) editedDrafts(row *store.Folder, msgs []*graph.Message, known []store.GraphID, ch *store.Changes) map[store.GraphID]bool {
+	candidate := make(map[store.GraphID]bool, len(known))
+	for _, id := range known {
+		candidate[id] = true
+	}
+	for i := range ch.Updated {
+		delete(candidate, ch.Updated[i].GraphID)
+	}
+	var edited map[store.GraphID]bool
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range msgs {
+		id := store.GraphID(m.ID)
+		if m.IsDraft == nil || !*m.IsDraft {
+			continue
+		}
+		if len(s.drafts) > 5000 {
+			clear(s.drafts)
+		}
+		before, seen := s.drafts[id]
+		s.drafts[id] = version(m)
+		// Rows repeat, and in an earlier life this one may have been seen.
+		old := m.Modified != nil && m.Modified.Before(row.SyncedAt.Add(-time.Minute))
+		if !candidate[id] || seen && before == version(m) || !seen && old {
+			continue
+		}
+		if edited == nil {
+			edited = make(map[store.GraphID]bool)
+		}
+		edited[id] = true
+	}
+	return edited
+}
+
+// remotes translates messages that were read whole, in the order in which they should get their UIDs.
+func remotes(msgs []*graph.Message) []store.Remote {
+	rows := make([]store.Remote, len(msgs))
+	for i, m := range msgs {
+		rows[i] = remoteOf(m, true)
+	}
+	byReceived(rows)
+	return rows
+}
+
 // keepDates takes the date of arrival out of rows about messages the replica has: INTERNALDATE never changes, and an
 // appended draft has one that Graph does not know.
-func keepDates(rows []store.Remote, known []store.GraphID) {
+func keepDates(rows []store.Remote, known []store.GraphID, except map[store.GraphID]bool) {
 	have := make(map[store.GraphID]bool, len(known))
 	for _, id := range known {
-		have[id] = true
+		have[id] = !except[id]
 	}
 	for i := range rows {
 		if have[rows[i].GraphID] {
@@ -125,8 +200,8 @@ func keepDates(rows []store.Remote, known []store.GraphID) {
 	}
 }
 
-// foreign returns the ids of those known rows that somebody else has changed.
-func (s *Syncer) foreign(rows []store.Remote, unknown []store.GraphID) []store.GraphID {
+// foreign returns the ids of those known messages in a page that somebody else has changed.
+func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.GraphID {
 	skip := make(map[store.GraphID]bool, len(unknown))
 	for _, id := range unknown {
 		skip[id] = true
@@ -135,17 +210,28 @@ func (s *Syncer) foreign(rows []store.Remote, unknown []store.GraphID) []store.G
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var ids []store.GraphID
-	for _, r := range rows {
-		if skip[r.GraphID] {
+	for i := range page {
+		m := &page[i]
+		id := store.GraphID(m.ID)
+		if m.Removed != "" || skip[id] {
 			continue
 		}
-		if w, ok := s.own[r.GraphID]; ok {
-			delete(s.own, r.GraphID)
-			if now.Sub(w.at) < ownWriteLife {
+		skip[id] = true // rows repeat within a page too
+		if w, ok := s.own[id]; ok {
+			switch {
+			case now.Sub(w.at) > ownWriteLife:
+				delete(s.own, id)
+			case w.version == "":
+				w.version = version(m)
+				s.own[id] = w
 				continue
+			case w.version == version(m):
+				continue
+			default:
+				delete(s.own, id)
 			}
 		}
-		ids = append(ids, r.GraphID)
+		ids = append(ids, id)
 	}
 	return ids
 }
@@ -163,14 +249,24 @@ func (s *Syncer) wrote(ids ...string) {
 		}
 	}
 	for _, id := range ids {
-		s.own[store.GraphID(id)] = ownWrite{now}
+		s.own[store.GraphID(id)] = ownWrite{at: now}
 	}
 }
 
+// manyChanged is the number of messages from which pages are cheaper than single reads: in a batch too, each counts as a
+// request. Programs that mark a whole folder as read change thousands at once.
+const manyChanged = 100
+
 // reread reads messages whole. missing are those that are not in the folder any more.
-func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.GraphID) (full []store.Remote, missing []store.GraphID, err error) {
+func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.GraphID) (full []*graph.Message, missing []store.GraphID, err error) {
 	if len(ids) == 0 {
 		return nil, nil, nil
+	}
+	if len(ids) >= manyChanged && !row.SyncedAt.IsZero() {
+		// What changed did so since the last round. The clocks need not agree.
+		if full, ids, err = s.rereadPages(ctx, row, ids, row.SyncedAt.Add(-10*time.Minute)); err != nil {
+			return nil, nil, err
+		}
 	}
 	plain := make([]string, len(ids))
 	for i, id := range ids {
@@ -183,7 +279,7 @@ func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.Grap
 				missing = append(missing, ids[i]) // moved on since; its removal here comes or came by itself
 				continue
 			}
-			full = append(full, remoteOf(res.Message, true))
+			full = append(full, res.Message)
 		case res.Err == nil || graph.IsNotFound(res.Err):
 			missing = append(missing, ids[i])
 		case ctx.Err() != nil:
@@ -195,6 +291,45 @@ func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.Grap
 			s.log.Warn("message cannot be read and stays as it was", "mailbox", row.Name, "err", res.Err)
 		}
 	}
-	byReceived(full)
 	return full, missing, nil
+}
+
+// rereadPages finds messages among those modified since a time, and returns the ids it did not meet.
+func (s *Syncer) rereadPages(ctx context.Context, row *store.Folder, ids []store.GraphID, since time.Time) (full []*graph.Message, rest []store.GraphID, err error) {
+	want := make(map[store.GraphID]bool, len(ids))
+	for _, id := range ids {
+		want[id] = true
+	}
+	o := fullOptions
+	o.Filter = "lastModifiedDateTime ge " + since.UTC().Format(time.RFC3339)
+	o.OrderBy = "lastModifiedDateTime asc"
+	o.PageSize = pageSize
+	pages := 0
+	err = s.o.Graph.ListMessages(ctx, string(row.GraphID), o, "", func(page []graph.Message, _ string) error {
+		found := 0
+		for i := range page {
+			if id := store.GraphID(page[i].ID); want[id] {
+				delete(want, id)
+				full = append(full, &page[i])
+				found++
+			}
+		}
+		if pages++; len(want) == 0 || pages > 1 && found < manyChanged/2 {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && !isEnough(err) {
+		if temporary(err) {
+			return nil, nil, fmt.Errorf("read changed messages: %w", err)
+		}
+		// The mailbox is too large for this question (ErrorRestrictionTooComplex): one by one, then.
+		s.log.Debug("changed messages are read one by one", "mailbox", row.Name, "err", err)
+	}
+	for _, id := range ids {
+		if want[id] {
+			rest = append(rest, id)
+		}
+	}
+	return full, rest, nil
 }

@@ -198,14 +198,14 @@ func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r
 	if err := page(rows, nil); err != nil {
 		return err
 	}
-	full, _, err := s.reread(ctx, row, ch.Unknown)
+	msgs, _, err := s.reread(ctx, row, ch.Unknown)
 	if err != nil {
 		return err
 	}
-	if len(full) == 0 && sync == nil {
+	if len(msgs) == 0 && sync == nil {
 		return nil
 	}
-	return page(full, sync)
+	return page(remotes(msgs), sync)
 }
 
 // relistByList compares the folder with Graph's plain list.

@@ -60,6 +60,8 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 	}
 	var results []graph.MoveResult
 	if move {
+		s.leave(msgs, 1)
+		defer s.leave(msgs, -1)
 		results = s.moveMany(ctx, ids, src, dst)
 	} else {
 		// Graph copies what it has, so what it has must be what the client has seen.
@@ -113,20 +115,40 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 		return nil, fmt.Errorf("record what was moved: %w", err)
 	}
 	if len(unknown) > 0 {
-		if full, _, err := s.reread(ctx, dst, unknown); err == nil && len(full) > 0 {
-			_, err = s.apply(cctx, dst.ID, full, nil, nil)
-			if err != nil {
-				return nil, err
-			}
+		// Another program removed them here, and then the move found them all the same.
+		full, _, err := s.reread(cctx, dst, unknown)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := s.apply(cctx, dst.ID, remotes(full), nil, nil); err != nil {
+			return nil, err
 		}
 	}
 	pairs := make([]Pair, 0, len(done))
 	for _, d := range done {
-		if uid := uids[d.UID]; uid != 0 {
+		uid := uids[d.UID]
+		if uid == 0 {
+			if m, err := s.inFolder(cctx, dst.ID, d.NewGraphID); err == nil {
+				uid = m.UID
+			}
+		}
+		if uid != 0 {
 			pairs = append(pairs, Pair{d.UID, uid})
 		}
 	}
 	return pairs, failed
+}
+
+// leave marks messages as being moved by a client, or takes the mark back.
+func (s *Syncer) leave(msgs []store.Message, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range msgs {
+		id := msgs[i].GraphID
+		if s.moving[id] += n; s.moving[id] <= 0 {
+			delete(s.moving, id)
+		}
+	}
 }
 
 // moveTries is how often a move is begun anew when Graph was not able to do it or to say whether it did.

@@ -30,7 +30,7 @@ const (
 // fullOptions asks for all that the replica keeps of a message but its header and content.
 var fullOptions = graph.ListOptions{
 	Select: []string{"id", "isRead", "isDraft", "flag", "categories", "receivedDateTime", "sentDateTime",
-		"internetMessageId", "conversationId", "parentFolderId"},
+		"internetMessageId", "conversationId", "parentFolderId", "lastModifiedDateTime"},
 	Expand: []graph.PropertyID{graph.PropSize, graph.PropLastVerb, propIMAPFlags},
 }
 

@@ -89,6 +89,8 @@ type Syncer struct {
 	known   map[string]string         // well-known name to Graph id
 	bodies  map[store.MessageID]*flight
 	own     map[store.GraphID]ownWrite
+	moving  map[store.GraphID]int    // by clients, right now
+	drafts  map[store.GraphID]string // versions of drafts seen in delta rounds
 	tried   map[store.MessageID]bool // by background reading
 
 	treeMu sync.Mutex // serialises readers and writers of the stored tree; may be held while calling Graph
@@ -120,7 +122,7 @@ type folder struct {
 	filled   bool // the skeleton is complete
 	active   bool // somebody has asked for it since it appeared, or it was filled before
 	creating int  // writes under way that make messages in here
-	late     bool // the last round left out new messages because of that
+	late     bool // the last round left something out because a client is at work on it
 	byList   bool // the mailbox is full and refuses delta: compare lists
 }
 
@@ -149,6 +151,8 @@ func New(o Options) *Syncer {
 		known:   make(map[string]string),
 		bodies:  make(map[store.MessageID]*flight),
 		own:     make(map[store.GraphID]ownWrite),
+		moving:  make(map[store.GraphID]int),
+		drafts:  make(map[store.GraphID]string),
 		wake:    make(chan struct{}, 1),
 		push:    make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),

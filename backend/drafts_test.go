@@ -1,0 +1,118 @@
+package backend
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/graph"
+	"postern/backend/graphsim"
+)
+
+// TestEditedDraft changes a draft in Outlook. IMAP messages never change, so it must become another one, while a change
+// of its flags must not.
+func TestEditedDraft(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	m := open(t, a, "Drafts")
+	uid, err := appendMail(t, a, "Drafts", mail(1), time.Time{}, imap.FlagDraft)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := sim.Messages(alice, "drafts")[0].ID
+	for range 3 {
+		if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	yes := true
+	sim.UpdateMessage(alice, id, graphsim.Change{Flagged: &yes})
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if got := flagsOf(m, uid); got != `\Flagged \Draft` {
+		t.Fatalf("flags = %q", got)
+	}
+	subject := "edited elsewhere"
+	if _, err := a.graph.Update(t.Context(), id, graph.Update{Subject: &subject}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if uids := m.UIDs(); !slices.Equal(uids, []imap.UID{uid + 1}) {
+		t.Fatalf("UIDs after the edit = %v", uids)
+	}
+	if text := readBody(t, m, uid+1); !strings.Contains(text, "Subject: edited elsewhere") {
+		t.Errorf("text = %q", text)
+	}
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if uids := m.UIDs(); !slices.Equal(uids, []imap.UID{uid + 1}) {
+		t.Errorf("UIDs later = %v", uids)
+	}
+}
+
+// TestManyChanges marks a whole folder in Outlook. Reading each message again would use up the mailbox's budget.
+func TestManyChanges(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	const n = 1200
+	sim.AddSynthetic(alice, "inbox", n, graphsim.Synthetic{UnreadEvery: 1})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	m := open(t, a, "INBOX")
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	sim.ResetRequests()
+	yes := true
+	for i, info := range sim.Messages(alice, "inbox") {
+		ch := graphsim.Change{IsRead: &yes}
+		if i%10 == 0 {
+			ch.Extended = map[string]string{"Integer 0x1081": "104"}
+		}
+		sim.UpdateMessage(alice, info.ID, ch)
+	}
+	eventually(t, m, "all read", func() bool {
+		st, err := a.Status(t.Context(), "INBOX")
+		forwarded := 0
+		m.Messages(m.UIDs(), func(msg *Message) bool {
+			if msg.HasFlag(imap.FlagForwarded) {
+				forwarded++
+			}
+			return true
+		})
+		return err == nil && st.Unseen == 0 && forwarded == n/10
+	})
+	calls := sim.CountRequests(func(r graphsim.Request) bool {
+		return !strings.Contains(r.Query, "0x007D") && strings.Contains(r.Template, "/messages")
+	})
+	t.Logf("%d calls", calls)
+	if calls > 600 {
+		t.Errorf("%d calls for %d changes", calls, n)
+	}
+	// The other direction: one client marks them all.
+	sim.ResetRequests()
+	if _, err := m.Store(t.Context(), m.UIDs(), StoreRemove, []imap.Flag{imap.FlagSeen}, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, nil, "pushed", func() bool {
+		pending, err := b.store.Pending(t.Context(), a.id, 1)
+		return err == nil && len(pending) == 0
+	})
+	if slices.ContainsFunc(sim.Messages(alice, "inbox"), func(i graphsim.MessageInfo) bool { return i.IsRead }) {
+		t.Error("not all are unread in Graph")
+	}
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	reads := sim.CountRequests(func(r graphsim.Request) bool { return r.InBatch && r.Method == "GET" })
+	if reads > 200 {
+		t.Errorf("%d own changes were read again", reads)
+	}
+}
