@@ -25,7 +25,7 @@ import (
 const demoPassword = "wonderland"
 
 func demoCommand() *cobra.Command {
-	var state string
+	var keep string
 	var messages int
 	cmd := &cobra.Command{
 		Use:   "demo",
@@ -38,13 +38,18 @@ It needs no file, prints a user name, a password and commands to try, and ends w
 			if err != nil {
 				return err
 			}
-			if state == "" {
-				if state, err = os.MkdirTemp("", "postern-demo-"); err != nil {
+			if keep != "" {
+				if err := os.MkdirAll(keep, 0o700); err != nil {
 					return err
 				}
-				defer os.RemoveAll(state)
-			} else if err := os.MkdirAll(state, 0o700); err != nil {
+			}
+			// Always a new one: the sample tenant is made anew each time, and an old copy would not fit it.
+			state, err := os.MkdirTemp(keep, "postern-demo-")
+			if err != nil {
 				return err
+			}
+			if keep == "" {
+				defer os.RemoveAll(state)
 			}
 			if state, err = filepath.Abs(state); err != nil {
 				return err
@@ -52,10 +57,18 @@ It needs no file, prints a user name, a password and commands to try, and ends w
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-			return demo(ctx, state, messages, cmd.OutOrStdout(), log)
+			if err := demo(ctx, state, messages, cmd.OutOrStdout(), log); err != nil {
+				return err
+			}
+			if keep != "" {
+				fmt.Fprintf(cmd.OutOrStdout(), "\nStopped. The state is in %s\n", state)
+			} else {
+				fmt.Fprintln(cmd.OutOrStdout(), "\nStopped. Nothing is left behind.")
+			}
+			return nil
 		},
 	}
-	cmd.Flags().StringVar(&state, "state", "", "keep the state in this folder (default: a temporary one, removed at the end)")
+	cmd.Flags().StringVar(&keep, "state", "", "keep the state, in a new folder below this one (default: a temporary folder, removed at the end)")
 	cmd.Flags().IntVar(&messages, "messages", 0, "so many more messages in the Inbox")
 	return cmd
 }
@@ -108,11 +121,7 @@ func demo(ctx context.Context, state string, messages int, out io.Writer, log *s
 			}
 		}()
 	}
-	if err := s.run(ctx, ready, nil, nil); err != nil {
-		return err
-	}
-	step("\nStopped. Nothing is left behind unless you gave --state.")
-	return nil
+	return s.run(ctx, ready, nil, nil)
 }
 
 // openDemo listens on the usual ports, or on free ones where these are taken.
