@@ -112,8 +112,12 @@ func newDatabase(path string, kind *dbKind, readOnly bool) (*database, error) {
 }
 
 func dsn(path string, pragmas ...string) string {
+	name := filepath.ToSlash(path)
+	if filepath.VolumeName(path) != "" {
+		name = "/" + name // file:/C:/…, as SQLite wants it on Windows
+	}
 	q := url.Values{"_txlock": {"immediate"}, "_pragma": append([]string{"busy_timeout(10000)"}, pragmas...)}
-	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: filepath.ToSlash(path)}).EscapedPath(), RawQuery: q.Encode()}).String()
+	return (&url.URL{Scheme: "file", Opaque: (&url.URL{Path: name}).EscapedPath(), RawQuery: q.Encode()}).String()
 }
 
 // checkOwner refuses a database that is somebody else's before any table is made in it.

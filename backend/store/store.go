@@ -83,6 +83,12 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 		if err := s.inheritUIDValidity(ctx); err != nil {
 			return nil, err
 		}
+		// SQLite makes what is in its files durable, not that they are there.
+		for _, dir := range []string{s.dir, filepath.Dir(s.dir)} {
+			if err := syncDir(dir); err != nil {
+				return nil, fmt.Errorf("open store: %w", err)
+			}
+		}
 	}
 	if s.bodies, err = openBodies(ctx, s, filepath.Join(s.dir, "bodies"), opts.BodyBudget); err != nil {
 		return nil, err

@@ -334,3 +334,19 @@ func TestRebind(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestOddFolderName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a b?c=1&d#e%41 ü")
+	s := openStore(t, dir)
+	f := putFolder(t, s, "INBOX")
+	apply(t, s, f, []Remote{remote(1)})
+	s.Close()
+	for _, name := range []string{"replica.db", "outbox.db"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := messages(t, openStore(t, dir), f.ID); len(got) != 1 {
+		t.Errorf("%d messages after reopening", len(got))
+	}
+}
