@@ -139,7 +139,7 @@ func (s *messageScanner) unpack(text string) error {
 
 var errPacked = errors.New("message row is not as expected")
 
-// Messages returns all messages of a folder by UID. 100,000 take about 70 MB.
+// Messages returns all messages of a folder by UID. 100,000 take about 45 MB.
 func (s *Store) Messages(ctx context.Context, folder FolderID) ([]Message, error) {
 	list, err := s.messages(ctx, folder)
 	return list, s.db.explain("list messages", err)
