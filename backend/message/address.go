@@ -54,6 +54,9 @@ func quote(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
+// maxLiteral is the length of the longest domain literal that is recognised.
+const maxLiteral = 256
+
 // entryKind says what an entry of an address field is.
 type entryKind int
 
@@ -131,7 +134,7 @@ func (p *addressParser) entry() (entry, bool) {
 	p.display, p.addr, p.remark = p.display[:0], p.addr[:0], p.remark[:0]
 	start := p.peek().start
 	end := start
-	angle := false
+	angle, at := false, false
 	for {
 		t := p.peek()
 		switch t.kind {
@@ -140,7 +143,7 @@ func (p *addressParser) entry() (entry, bool) {
 		case ':':
 			p.take()
 			end = t.end
-			if angle || p.inGroup || hasAt(p.display) {
+			if angle || p.inGroup || at {
 				p.display = append(p.display, addressToken{kind: tokAtom, text: ":", space: t.space})
 				continue
 			}
@@ -171,6 +174,7 @@ func (p *addressParser) entry() (entry, bool) {
 			end = t.end
 			if !angle {
 				p.display = append(p.display, t)
+				at = at || t.kind == '@'
 			}
 		}
 	}
@@ -248,8 +252,6 @@ func (p *addressParser) finish(start, end int, angle bool) (entry, bool) {
 	}
 	return e, true
 }
-
-func hasAt(tokens []addressToken) bool { return lastAt(tokens) >= 0 }
 
 func lastAt(tokens []addressToken) int {
 	for i := len(tokens) - 1; i >= 0; i-- {
@@ -360,7 +362,7 @@ func (p *addressParser) scan() addressToken {
 			p.noComment = true
 		}
 	case '[':
-		if n := strings.IndexAny(p.src[start:], "],;<>"); n > 0 && p.src[start+n] == ']' {
+		if n := strings.IndexAny(p.src[start:min(start+maxLiteral, len(p.src))], "],;<>"); n > 0 && p.src[start+n] == ']' {
 			p.pos += n + 1
 			t.kind, t.text, t.end = tokAtom, p.src[start:p.pos], p.pos
 			return t

@@ -217,7 +217,7 @@ func isTokenByte(c byte) bool {
 	return c > ' '
 }
 
-// skipCFWS skips blanks and comments (RFC 5322 section 3.2.2). An unfinished comment is none.
+// skipCFWS skips blanks and comments (RFC 5322 section 3.2.2). An unfinished comment reaches to the end.
 func skipCFWS(v string) string {
 	for v != "" {
 		switch v[0] {
@@ -226,7 +226,7 @@ func skipCFWS(v string) string {
 		case '(':
 			n := commentLength(v)
 			if n == 0 {
-				return v
+				return ""
 			}
 			v = v[n:]
 		default:

@@ -2,9 +2,15 @@ package message
 
 import "strings"
 
+// maxSubject is how much of a subject counts for its base.
+const maxSubject = 4000
+
 // BaseSubject returns the base subject of RFC 5256 section 2.1: decoded, blanks collapsed, without
 // "Re:", "Fwd:", "[list]" and "(fwd)". It is empty where nothing else is there.
 func BaseSubject(s string) string {
+	if len(s) > maxSubject {
+		s = strings.ToValidUTF8(s[:maxSubject], "")
+	}
 	s = strings.Join(strings.Fields(DecodeWords(s)), " ")
 	for {
 		for {
