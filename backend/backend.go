@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"time"
 
 	"postern/backend/graph"
 	"postern/backend/store"
@@ -118,6 +119,7 @@ func (b *Backend) Run(ctx context.Context) error {
 			}
 		})
 	}
+	wg.Go(func() { b.prune(syncing) })
 	err := b.runSubmission(ctx)
 	if ctx.Err() == nil {
 		// Reading goes on without the way out.
@@ -130,6 +132,26 @@ func (b *Backend) Run(ctx context.Context) error {
 		err = nil
 	}
 	return err
+}
+
+// keepRemovals is how long the journal knows which messages were removed. A client that was away for longer learns it from
+// the list of all that are there.
+const keepRemovals = 60 * 24 * time.Hour
+
+// prune shortens the journal once a day.
+func (b *Backend) prune(ctx context.Context) {
+	timer := time.NewTicker(24 * time.Hour)
+	defer timer.Stop()
+	for {
+		if err := b.store.PruneRemoved(ctx, time.Now().Add(-keepRemovals)); err != nil && ctx.Err() == nil {
+			b.log.Warn("journal was not pruned", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+	}
 }
 
 // Close closes the store. Call it after Run has returned.

@@ -1,6 +1,7 @@
 package syncer
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"time"
@@ -77,7 +78,18 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		if graph.IsNotFound(err) {
 			s.Poke(m.Folder)
 		}
-		return fmt.Errorf("read message: %w", err)
+		if !unreadable(err) {
+			return fmt.Errorf("read message: %w", err)
+		}
+		s.log.Warn("Exchange cannot give a message's text", "uid", m.UID, "err", err)
+		w.Abort()
+		if w, err = s.o.Store.NewBody(); err != nil {
+			return err
+		}
+		defer w.Abort()
+		if err := s.writeStandIn(ctx, m, w); err != nil {
+			return err
+		}
 	}
 	ix, index, err := IndexBody(w)
 	if err != nil {
@@ -99,6 +111,25 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 	if err == nil {
 		s.announceHeaders([]store.HeaderRow{{ID: m.ID, Header: header}}, m.Folder)
 	}
+	return err
+}
+
+// unreadable reports a message whose text Exchange will never be able to build (observed, not documented).
+func unreadable(err error) bool {
+	return graph.IsCode(err, "ErrorCorruptData", "ErrorInvalidRecipients", "ErrorCannotOpenFileAttachment")
+}
+
+// writeStandIn writes a message that says why the real one cannot be shown. Without it a mail program would ask again and
+// again, and some never get past it to the next message.
+func (s *Syncer) writeStandIn(ctx context.Context, m store.Message, w *store.BodyWriter) error {
+	known := &graph.Message{}
+	if res := s.o.Graph.GetMany(ctx, []string{string(m.GraphID)}, headerOptions); len(res) == 1 && res[0].Err == nil && res[0].Message != nil {
+		known = res[0].Message
+	}
+	header := bytes.TrimSuffix(madeHeader(known), []byte("\r\n"))
+	_, err := fmt.Fprintf(w, "%sX-Postern-Unreadable: yes\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"+
+		"Microsoft 365 cannot deliver the content of this message: its data is damaged.\r\n"+
+		"Outlook may still be able to show a part of it.\r\n", header)
 	return err
 }
 

@@ -129,10 +129,11 @@ func takeApart(r io.ReaderAt, ix *message.Index) (graph.NewMessage, []upload, er
 func recipients(list []message.Address) []graph.Recipient {
 	var out []graph.Recipient
 	for _, a := range list {
-		if a.Mailbox == "" || a.Host == "" {
+		addr := a.Addr()
+		if at := strings.LastIndexByte(addr, '@'); at < 1 || at == len(addr)-1 || strings.ContainsAny(addr, " \t\r\n") {
 			continue
 		}
-		out = append(out, graph.Recipient{Name: message.DecodeWords(a.Name), Address: a.Addr()})
+		out = append(out, graph.Recipient{Name: message.DecodeWords(a.Name), Address: addr})
 	}
 	return out
 }

@@ -9,6 +9,7 @@ package syncer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"os"
@@ -710,11 +711,19 @@ func (s *Syncer) record(err error, op string) {
 	}
 	s.mu.Unlock()
 	switch {
-	case err != nil && (before == nil || before.Error() != err.Error()):
+	case err != nil && (before == nil || sameness(before) != sameness(err)):
 		s.log.Warn("Graph cannot be used", "op", op, "err", err)
 	case err == nil && before != nil:
 		s.log.Info("Graph works again")
 	}
+}
+
+// sameness is what two errors have in common when they need be logged only once; texts hold the request's id.
+func sameness(err error) string {
+	if e, ok := errors.AsType[*graph.Error](err); ok {
+		return fmt.Sprint(e.Status, e.Code)
+	}
+	return err.Error()
 }
 
 func (s *Syncer) isStopped() bool {

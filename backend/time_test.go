@@ -1,0 +1,242 @@
+package backend
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/backend/graphsim"
+)
+
+// inProcess lets a client call a handler without a network, so that virtual time works.
+type inProcess struct{ http.Handler }
+
+func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	resp := w.Result()
+	resp.Request = r
+	return resp, nil
+}
+
+func deltaTimes(sim *graphsim.Sim) []time.Time {
+	var out []time.Time
+	for _, r := range sim.Requests() {
+		if strings.HasSuffix(r.Template, "/messages/delta") {
+			out = append(out, r.Time)
+		}
+	}
+	return out
+}
+
+func TestPolling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := graphsim.New(graphsim.Options{EmptyPageEvery: -1})
+		sim.AddTenant("6d5f3f6e-0000-4000-8000-000000000000", testTenant)
+		sim.AddApp(testTenant, testApp, testSecret, "Mail.ReadWrite", "Mail.Send")
+		sim.AddUser(testTenant, graphsim.UserSpec{UPN: alice})
+		sim.AddMessage(alice, "inbox", mail(1), graphsim.MessageSpec{})
+		cfg := testConfig(t, "http://graph.example", t.TempDir())
+		cfg.Mailboxes = cfg.Mailboxes[:1]
+		cfg.Poll = 5 * time.Second
+		cfg.HTTPClient = &http.Client{Transport: inProcess{sim}}
+		b, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { b.Run(ctx); close(done) }()
+		defer func() {
+			cancel()
+			<-done
+			b.Close()
+		}()
+		a := accountOf(t, b, alice)
+		m, err := a.Open(ctx, "INBOX", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Minute)
+		sim.ResetRequests()
+		time.Sleep(10 * time.Minute)
+		// Quiet: every 15 s, not every 5.
+		if n := len(deltaTimes(sim)); n < 35 || n > 45 {
+			t.Errorf("%d rounds in ten quiet minutes with the folder open", n)
+		}
+		// A change is seen within that, and the next ones sooner.
+		since := m.HighestModSeq()
+		sim.DeliverMessage(alice, mail(2))
+		began := time.Now()
+		<-m.Notify()
+		if d := time.Since(began); d > 16*time.Second {
+			t.Errorf("new message seen after %s", d)
+		}
+		if ch := m.Changes(since); len(ch.Added) != 1 {
+			t.Errorf("changes = %+v", ch)
+		}
+		synctest.Wait()
+		sim.ResetRequests()
+		time.Sleep(6 * time.Second)
+		if n := len(deltaTimes(sim)); n != 1 {
+			t.Errorf("%d rounds in the six seconds after a change", n)
+		}
+		m.Close()
+		time.Sleep(time.Minute)
+		sim.ResetRequests()
+		time.Sleep(10 * time.Minute)
+		if n := len(deltaTimes(sim)); n < 5 || n > 11 {
+			t.Errorf("%d rounds in ten minutes with the folder closed", n)
+		}
+		time.Sleep(2 * time.Hour)
+		sim.ResetRequests()
+		time.Sleep(time.Hour)
+		if n := sim.CountRequests(nil); n > 20 {
+			t.Errorf("%d requests in an hour in which nobody used the account", n)
+		}
+
+		// Graph is out of reach: fewer and fewer tries, then back at once when a client asks.
+		m, err = a.Open(ctx, "INBOX", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		time.Sleep(time.Minute)
+		if err := sim.Inject(graphsim.Fault{Path: `/v1\.0/`, Status: 500, Code: "InternalServerError"}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Minute)
+		if st := a.State(); st.LastError == "" || st.Kind != Unavailable || !st.Ready {
+			t.Errorf("state while Graph fails = %+v", st)
+		}
+		sim.ResetRequests()
+		time.Sleep(30 * time.Minute)
+		if n := len(deltaTimes(sim)); n > 60 {
+			t.Errorf("%d tries in half an hour while Graph fails", n)
+		}
+		if got, err := a.Status(ctx, "INBOX"); err != nil || got.Messages != 2 {
+			t.Errorf("status while Graph fails = %+v, %v", got, err)
+		}
+		sim.ClearFaults()
+		sim.DeliverMessage(alice, mail(3))
+		if err := m.Refresh(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if len(m.UIDs()) != 3 {
+			t.Errorf("%d messages after NOOP", len(m.UIDs()))
+		}
+		if st := a.State(); st.LastError != "" {
+			t.Errorf("state after recovery = %+v", st)
+		}
+	})
+}
+
+// TestNoopIsQuick checks that a client's NOOP does not hang on a Graph that hangs.
+func TestNoopIsQuick(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddMessage(alice, "inbox", mail(1), graphsim.MessageSpec{})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Poll = time.Millisecond
+	b, _ := start(t, cfg)
+	m := open(t, accountOf(t, b, alice), "INBOX")
+	inject(t, sim, graphsim.Fault{Path: "delta", Delay: 5 * time.Second})
+	began := time.Now()
+	if err := m.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(began); d > 3*time.Second {
+		t.Errorf("took %s", d)
+	}
+	sim.ClearFaults()
+}
+
+// TestFillResumes stops in the middle of a first fill.
+func TestFillResumes(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{EmptyPageEvery: -1})
+	const n = 10_000
+	sim.AddSynthetic(alice, "inbox", n, graphsim.Synthetic{})
+	dir := t.TempDir()
+	b, stop := start(t, testConfig(t, url, dir))
+	// The fifth page of the list never comes.
+	inject(t, sim, graphsim.Fault{Path: `inbox.*receivedDateTime|messages\?.*skip`, Skip: 5, Status: 403, Code: "ErrorAccessDenied"})
+	if _, err := accountOf(t, b, alice).Open(t.Context(), "INBOX", false); KindOf(err) != Denied {
+		t.Fatalf("open = %v", err)
+	}
+	stop()
+	sim.ClearFaults()
+	sim.ResetRequests()
+	b, _ = start(t, testConfig(t, url, dir))
+	a := accountOf(t, b, alice)
+	m := open(t, a, "INBOX")
+	if len(m.UIDs()) != n {
+		t.Fatalf("%d messages", len(m.UIDs()))
+	}
+	var last time.Time
+	m.Messages(m.UIDs(), func(msg *Message) bool {
+		if msg.Received.Before(last) {
+			t.Errorf("UID %d is older than the one before", msg.UID)
+			return false
+		}
+		last = msg.Received
+		return true
+	})
+	lists := sim.CountRequests(func(r graphsim.Request) bool {
+		return strings.HasSuffix(r.Template, "/messages") && !strings.Contains(r.Query, "0x007D") && r.Method == "GET"
+	})
+	if lists >= 10 {
+		t.Errorf("%d pages after the restart: the fill began anew", lists)
+	}
+}
+
+// TestSentCopyInFlight appends the client's copy while Exchange has not yet put its own into Sent Items.
+func TestSentCopyInFlight(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{SentItemsDelay: time.Second})
+	cfg := testConfig(t, url, t.TempDir())
+	b, _ := start(t, cfg)
+	a := accountOf(t, b, alice)
+	sent := open(t, a, "Sent")
+	raw := []byte("From: alice@contoso.example\r\nTo: bob@contoso.example\r\nSubject: once\r\nDate: Mon, 02 Mar 2026 10:00:00 +0000\r\nMessage-ID: <once@contoso.example>\r\n\r\nhello\r\n")
+	sub, err := b.NewSubmission(&Login{Username: alice, Account: a}, Envelope{From: alice, Recipients: []Recipient{{Address: bob}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Write(raw); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sub.Submit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	uid, err := appendMail(t, a, "Sent", raw, time.Time{}, "\\Seen")
+	if err != nil || uid == 0 {
+		t.Fatalf("append = %d, %v", uid, err)
+	}
+	if n := len(sim.Messages(alice, "sentitems")); n != 1 {
+		t.Errorf("%d copies in Sent Items", n)
+	}
+	if err := a.syncer.RefreshNow(t.Context(), sent.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if uids := sent.UIDs(); !slices.Contains(uids, uid) || len(uids) != 1 {
+		t.Errorf("clients see %v, appended %d", uids, uid)
+	}
+	if got := readBody(t, sent, uid); got != string(raw) {
+		t.Errorf("read back %q", got)
+	}
+}
+
+// TestUnreadableMessage has a message whose text Exchange cannot build.
+func TestUnreadableMessage(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddMessage(alice, "inbox", mail(1), graphsim.MessageSpec{})
+	inject(t, sim, graphsim.Fault{Path: `value$`, Status: 500, Code: "ErrorCorruptData"})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	m := open(t, accountOf(t, b, alice), "INBOX")
+	if text := readBody(t, m, 1); !strings.Contains(text, "Subject: number 1") || !strings.Contains(text, "damaged") {
+		t.Errorf("text = %q", text)
+	}
+}
