@@ -154,7 +154,7 @@ func addressHeader(header []byte, recipients []string) []byte {
 	var bcc []string
 	for _, f := range message.Fields(header) {
 		if !isRecipientField(f.Name) {
-			out = append(out, f.Raw...)
+			out = appendRaw(out, f.Raw)
 			continue
 		}
 		value, changed := message.FilterAddressField(f.Value, keep)
@@ -164,13 +164,13 @@ func addressHeader(header []byte, recipients []string) []byte {
 				bcc = append(bcc, value)
 			}
 		case !changed:
-			out = append(out, f.Raw...)
+			out = appendRaw(out, f.Raw)
 		default:
 			if value = strings.TrimSpace(value); value != "" {
 				out = appendField(out, f.Name, value)
 			}
 			out = append(out, "X-Original-"...)
-			out = append(out, f.Raw...)
+			out = appendRaw(out, f.Raw)
 		}
 	}
 	for _, r := range recipients {
@@ -183,6 +183,15 @@ func addressHeader(header []byte, recipients []string) []byte {
 		out = appendField(out, "Bcc", strings.Join(bcc, ", "))
 	}
 	return append(out, "\r\n"...)
+}
+
+// appendRaw adds a field as it was, with the line end that the last one may lack.
+func appendRaw(dst, raw []byte) []byte {
+	dst = append(dst, raw...)
+	if n := len(raw); n > 0 && raw[n-1] != '\n' {
+		dst = append(dst, "\r\n"...)
+	}
+	return dst
 }
 
 // appendField adds one field, broken behind commas where it would get long.

@@ -289,6 +289,10 @@ func (s *sender) search(ctx context.Context, a *Account, job *outbox.Job) ([]gra
 		Expand: []graph.PropertyID{mark},
 		Filter: "internetMessageId eq '" + strings.ReplaceAll(job.MessageID, "'", "''") + "'",
 	}
+	if !plainMessageID(job.MessageID) {
+		// Nobody says what Exchange makes of such a one. Searching by the mark is slower.
+		o.Filter = "singleValueExtendedProperties/Any(ep: ep/id eq '" + mark.String() + "' and ep/value eq '" + partMark(job) + "')"
+	}
 	var candidates []graph.Message
 	collect := func(page []graph.Message, _ string) error {
 		candidates = append(candidates, page...)
@@ -317,6 +321,14 @@ func (s *sender) search(ctx context.Context, a *Account, job *outbox.Job) ([]gra
 		}
 	}
 	return found, nil
+}
+
+// plainMessageID reports whether id is of the form every program leaves as it is.
+func plainMessageID(id string) bool {
+	inner, ok := strings.CutPrefix(id, "<")
+	inner, end := strings.CutSuffix(inner, ">")
+	return ok && end && len(id) < 900 && strings.Count(inner, "@") == 1 &&
+		!strings.ContainsFunc(inner, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '<' || r == '>' || r == '"' })
 }
 
 // errHeaderRead ends the reading of a message behind its header.

@@ -57,20 +57,26 @@ func (b *Backend) initSubmission() error {
 // runSubmission sends what is queued until ctx ends.
 func (b *Backend) runSubmission(ctx context.Context) error { return b.outbox.Run(ctx) }
 
-// submissionQueued reports whether a message with this Message-ID field went through,
-// or is on its way through, the queue of the mailbox: Exchange files its copy itself.
+// justSent is how long after sending a client's own copy may still be on its way into
+// Sent Items. A later one is somebody filing an old message, which must be kept.
+const justSent = 10 * time.Minute
+
+// submissionQueued reports whether a message with this Message-ID field is on its way
+// through the queue of the mailbox, or was a moment ago: Exchange files its copy itself.
 func (b *Backend) submissionQueued(address, messageID string) bool {
 	if messageID = strings.TrimSpace(messageID); messageID == "" {
 		return false
 	}
 	rows, err := b.store.Outbox().List(context.Background(), store.Filter{
-		Mailbox: address, MessageID: messageID, Limit: 1,
+		Mailbox: address, MessageID: messageID,
 		States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear, store.StateSent},
 	})
 	if err != nil {
 		b.log.Warn("outbox not searched", "mailbox", address, "err", err)
 	}
-	return len(rows) > 0
+	return slices.ContainsFunc(rows, func(r store.Submission) bool {
+		return r.State != store.StateSent || time.Since(r.Updated) < justSent
+	})
 }
 
 // Envelope is what MAIL FROM and RCPT TO said.
@@ -239,8 +245,7 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 	var from, date bool
 	var out []byte
 	for _, f := range fields {
-		raw := f.Raw
-		switch name := strings.ToLower(f.Name); name {
+		switch strings.ToLower(f.Name) {
 		case strings.ToLower(markField):
 			continue // ours to give
 		case "message-id":
@@ -272,10 +277,7 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 				continue
 			}
 		}
-		out = append(out, raw...)
-		if n := len(raw); n > 0 && raw[n-1] != '\n' {
-			out = append(out, "\r\n"...)
-		}
+		out = appendRaw(out, f.Raw)
 	}
 	if !from {
 		s.mailbox = s.login.Account

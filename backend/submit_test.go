@@ -307,6 +307,24 @@ func TestEachMessageArrivesOnce(t *testing.T) {
 	}
 }
 
+// A Message-ID that Exchange may not keep as it is does not hide the message.
+func TestOddMessageID(t *testing.T) {
+	quickly(t)
+	for _, id := range []string{"no brackets", "<a b@c>", "<\"q\"@x>", "<it's@x>", "<ü@x>", "<" + strings.Repeat("l", 1500) + "@x>"} {
+		sim, url := newSim(t, graphsim.Options{})
+		inject(t, sim, graphsim.Fault{Path: "/sendMail$", Times: 1, DropAfter: true})
+		b, stop := start(t, testConfig(t, url, t.TempDir()))
+		queued, err := submit(t, b, loginOf(t, b, alice), envelope(bob), "From: alice@contoso.example\nMessage-ID: "+id+"\n\nbody\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if row := settledRow(t, b, queued); row.State != store.StateSent || len(sim.Delivered()) != 1 {
+			t.Errorf("%.40s: %s %s, delivered %d times", id, row.State, row.LastError, len(sim.Delivered()))
+		}
+		stop()
+	}
+}
+
 // The other message with the same Message-ID must not pass for ours.
 func TestSameMessageIDIsNotProof(t *testing.T) {
 	quickly(t)

@@ -155,26 +155,34 @@ func (q *Queue) load(ctx context.Context) error {
 	if _, err := q.store.Recover(ctx); err != nil {
 		return fmt.Errorf("recover outbox: %w", err)
 	}
-	rows, err := q.store.List(ctx, store.Filter{})
+	rows, err := q.store.List(ctx, store.Filter{States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear}})
 	if err != nil {
 		return fmt.Errorf("list outbox: %w", err)
 	}
+	// A notice is owed where a finished message still has its file; finished rows may be many.
+	files, err := q.files()
+	if err != nil {
+		return err
+	}
+	for _, id := range files {
+		r, err := q.store.Get(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // being submitted now
+		}
+		if err != nil {
+			return fmt.Errorf("read outbox: %w", err)
+		}
+		if finished(r) && !r.NextAttempt.IsZero() {
+			rows = append(rows, *r)
+		}
+	}
+
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
 	for i := range rows {
 		r := &rows[i]
-		it := &item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt}
-		switch r.State {
-		case store.StateQueued, store.StateSending, store.StateUnclear:
-		case store.StateSent, store.StateBounced:
-			if r.NextAttempt.IsZero() {
-				continue
-			}
-			it.notice = true
-		default:
-			continue
-		}
+		it := &item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt, notice: finished(r)}
 		if r.State == store.StateUnclear && it.due.Before(now) {
 			it.due = now.Add(q.opts.Looks[0])
 		}

@@ -117,33 +117,50 @@ func syncDir(dir string) error {
 // path is where a submission's file lies.
 func (q *Queue) path(name string) string { return filepath.Join(q.dir, filepath.Base(name)) }
 
+// files returns the ids of the messages in the spool folder.
+func (q *Queue) files() ([]string, error) {
+	entries, err := os.ReadDir(q.dir)
+	if err != nil {
+		return nil, fmt.Errorf("read spool folder: %w", err)
+	}
+	var ids []string
+	for _, e := range entries {
+		if id, ok := strings.CutSuffix(e.Name(), spoolSuffix); ok && !e.IsDir() {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// finished reports whether nothing but a notice can be left to do for a message.
+func finished(r *store.Submission) bool {
+	return r.State == store.StateSent || r.State == store.StateBounced
+}
+
 // sweep removes files that belong to no unfinished row: what was being written when
 // the process died, and what was sent just before.
 func (q *Queue) sweep() error {
-	rows, err := q.store.List(context.Background(), store.Filter{})
-	if err != nil {
-		return fmt.Errorf("list outbox: %w", err)
-	}
-	live := make(map[string]bool)
-	for i := range rows {
-		r := &rows[i]
-		if (r.State == store.StateSent || r.State == store.StateBounced) && r.NextAttempt.IsZero() {
-			continue
-		}
-		live[r.Spool] = true
-	}
-	entries, err := os.ReadDir(q.dir)
+	half, err := filepath.Glob(filepath.Join(q.dir, "*"+tempSuffix))
 	if err != nil {
 		return fmt.Errorf("read spool folder: %w", err)
 	}
-	for _, e := range entries {
-		name := e.Name()
-		stale := strings.HasSuffix(name, tempSuffix) || strings.HasSuffix(name, spoolSuffix) && !live[name]
-		if !stale || e.IsDir() {
-			continue
+	stale := half
+	ids, err := q.files()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		r, err := q.store.Get(context.Background(), id)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return fmt.Errorf("read outbox: %w", err)
 		}
-		if err := os.Remove(filepath.Join(q.dir, name)); err != nil {
-			q.log.Warn("spool file not removed", "file", name, "err", err)
+		if err != nil || finished(r) && r.NextAttempt.IsZero() {
+			stale = append(stale, q.path(id+spoolSuffix))
+		}
+	}
+	for _, name := range stale {
+		if err := os.Remove(name); err != nil {
+			q.log.Warn("spool file not removed", "file", filepath.Base(name), "err", err)
 		}
 	}
 	return nil
