@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 )
 
 // Field is one field of a header block.
@@ -107,24 +106,23 @@ func lower(c byte) byte {
 	return c
 }
 
-// unfold removes line ends and the blanks around the value (RFC 5322 section 2.2.3).
+// unfold joins the lines of a value with one blank each and removes the blanks around it. RFC 5322 section 2.2.3
+// would keep tabs and runs of blanks, but they are the work of whoever folded the line. A bare CR counts as a line
+// end.
 func unfold(b []byte) string {
 	b = bytes.Trim(b, " \t\r\n")
 	if bytes.IndexByte(b, '\n') < 0 && bytes.IndexByte(b, '\r') < 0 {
 		return string(b)
 	}
-	var sb strings.Builder
-	sb.Grow(len(b))
-	for len(b) > 0 {
+	out := make([]byte, 0, len(b))
+	for {
 		i := bytes.IndexAny(b, "\r\n")
 		if i < 0 {
-			sb.Write(b)
-			break
+			return string(append(out, b...))
 		}
-		sb.Write(b[:i])
-		b = b[i+1:]
+		out = append(bytes.TrimRight(append(out, b[:i]...), " \t"), ' ')
+		b = bytes.TrimLeft(b[i:], " \t\r\n")
 	}
-	return sb.String()
 }
 
 // Fields returns the fields of a header block in order, up to its blank line. Lines that are not fields
