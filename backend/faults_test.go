@@ -421,3 +421,33 @@ func TestCopyToOtherAccount(t *testing.T) {
 		t.Errorf("the copy differs: %q", flagsOf(dst, res.Dest[0]))
 	}
 }
+
+// TestAppendUnclear loses Graph's answer to a creation. The message must be there once, whether it was made or not.
+func TestAppendUnclear(t *testing.T) {
+	for name, f := range map[string]graphsim.Fault{
+		"made":     {Method: "POST", Path: "/messages$", Status: 500, AfterEffect: true, Times: 1},
+		"not made": {Method: "POST", Path: "/messages$", Status: 503, EmptyBody: true, Times: 1},
+		"reset":    {Method: "POST", Path: "/messages$", DropAfter: true, Times: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for _, mailbox := range []string{"INBOX", "Drafts"} {
+				sim, url := newSim(t, graphsim.Options{})
+				b, _ := start(t, testConfig(t, url, t.TempDir()))
+				a := accountOf(t, b, alice)
+				m := open(t, a, mailbox)
+				inject(t, sim, f)
+				uid, err := appendMail(t, a, mailbox, mail(1), time.Time{})
+				if err != nil || uid == 0 {
+					t.Errorf("%s: append = %d, %v", mailbox, uid, err)
+				}
+				if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+					t.Fatal(err)
+				}
+				if n := len(sim.Messages(alice, strings.ToLower(mailbox))); n != 1 || len(m.UIDs()) != 1 {
+					t.Errorf("%s: %d messages in Graph, %d for clients", mailbox, n, len(m.UIDs()))
+				}
+			}
+		})
+	}
+}

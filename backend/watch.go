@@ -269,7 +269,7 @@ func (a *Account) headersKept(id store.FolderID, ids []store.MessageID) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, id := range ids {
-		if i, ok := v.findLocked(imap.UID(uint32(id))); ok {
+		if i, ok := v.findLocked(id.UID()); ok {
 			v.recs[i].bits |= bitHeader
 		}
 	}

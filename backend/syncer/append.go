@@ -65,6 +65,11 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 
 // keepIncoming commits an appended message: the row, its header and the client's bytes, announced as one.
 func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote store.Remote, header, index []byte, in *Incoming) (uid imap.UID, err error) {
+	body, err := s.prepareBody(ctx, in.Body, index, true)
+	if err != nil {
+		return 0, err
+	}
+	defer body.discard(ctx)
 	err = s.Commit(func() ([]store.Changes, error) {
 		ch, err := s.o.Store.Apply(ctx, id, []store.Remote{remote}, nil, nil)
 		if err != nil {
@@ -80,7 +85,7 @@ func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote sto
 				return []store.Changes{ch}, err
 			}
 		}
-		kept, err := in.Body.Commit(ctx, m.ID, index, true)
+		kept, err := body.attach(ctx, m.ID)
 		if err != nil {
 			return []store.Changes{ch}, err
 		}
@@ -229,7 +234,7 @@ func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.
 		return nil, nil, err
 	}
 	if size <= maxDirect {
-		made, err := s.o.Graph.CreateFromMIME(ctx, openWire(body), size)
+		made, err := s.createDraftSurely(ctx, ix, openWire(body), size)
 		return made, nil, err
 	}
 	split, err := message.SplitAttachments(body, ix, 0)
@@ -247,7 +252,7 @@ func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.
 	if _, err := io.Copy(&wire, message.NormalizeCRLF(strings.NewReader(skeleton.String()))); err != nil {
 		return nil, nil, err
 	}
-	made, err := s.o.Graph.CreateFromMIME(ctx, func() (io.ReadCloser, error) {
+	made, err := s.createDraftSurely(ctx, ix, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(wire.String())), nil
 	}, int64(wire.Len()))
 	if err != nil {
@@ -261,6 +266,65 @@ func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.
 		})
 	}
 	return made, rest, nil
+}
+
+const (
+	createTries = 3
+	createPause = 500 * time.Millisecond // before looking for what an unclear call may have made: it may show late
+)
+
+// surely creates a message in a folder. Where Graph's answer leaves open whether there is one now, it is looked for with
+// filter: a client that is told NO would send it again and have it twice.
+func (s *Syncer) surely(ctx context.Context, folder, filter string, create func() (*graph.Message, error)) (*graph.Message, error) {
+	for try := 1; ; try++ {
+		made, err := create()
+		if err == nil || !graph.Unclear(err) || filter == "" || try == createTries {
+			return made, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(createPause):
+		}
+		o := fullOptions
+		o.Filter = filter
+		o.PageSize = 10
+		var found *graph.Message
+		lerr := s.o.Graph.ListMessages(ctx, folder, o, "", func(page []graph.Message, _ string) error {
+			for i := range page {
+				// What the replica knows was there before.
+				have, err := s.o.Store.MessageByGraphID(ctx, s.o.Account, store.GraphID(page[i].ID))
+				if err != nil {
+					return err
+				}
+				if len(have) == 0 {
+					found = &page[i]
+					return errEnough
+				}
+			}
+			return nil
+		})
+		if lerr != nil && !isEnough(lerr) {
+			return nil, err
+		}
+		if found != nil {
+			return found, nil
+		}
+	}
+}
+
+func (s *Syncer) createDraftSurely(ctx context.Context, ix *message.Index, open func() (io.ReadCloser, error), size int64) (*graph.Message, error) {
+	filter := ""
+	if env := ix.Root.Envelope; env != nil && env.MessageID != "" {
+		filter = messageIDFilter(env.MessageID)
+	}
+	return s.surely(ctx, "drafts", filter, func() (*graph.Message, error) {
+		return s.o.Graph.CreateFromMIME(ctx, open, size)
+	})
+}
+
+func messageIDFilter(id string) string {
+	return "internetMessageId eq '" + strings.ReplaceAll(id, "'", "''") + "'"
 }
 
 // upload is an attachment that is added to a message after its creation.
@@ -318,7 +382,7 @@ func (s *Syncer) adoptSent(ctx context.Context, row *store.Folder, ix *message.I
 func (s *Syncer) findSent(ctx context.Context, row *store.Folder, env *message.Envelope) (*graph.Message, error) {
 	o := fullOptions
 	o.Select = append([]string{"subject"}, o.Select...)
-	o.Filter = "internetMessageId eq '" + strings.ReplaceAll(env.MessageID, "'", "''") + "'"
+	o.Filter = messageIDFilter(env.MessageID)
 	o.PageSize = 10
 	want := subjectKey(message.DecodeWords(env.Subject))
 	var hit *graph.Message

@@ -100,8 +100,13 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
+	kept, err := s.prepareBody(ctx, w, index, false)
+	if err != nil {
+		return err
+	}
+	defer kept.discard(ctx)
 	err = s.Commit(func() ([]store.Changes, error) {
-		ch, err := w.Commit(ctx, m.ID, index, false)
+		ch, err := kept.attach(ctx, m.ID)
 		if err == nil {
 			// From here on header and text say the same.
 			err = s.o.Store.SetHeaders(ctx, []store.HeaderRow{{ID: m.ID, Header: header}})
@@ -112,6 +117,50 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		s.announceHeaders([]store.HeaderRow{{ID: m.ID, Header: header}}, m.Folder)
 	}
 	return err
+}
+
+// stageFrom is the size from which a body is made durable before commits are held up for it.
+const stageFrom = 1 << 20
+
+// keptBody is a body on its way into the store.
+type keptBody struct {
+	s          *Syncer
+	w          *store.BodyWriter
+	index      []byte
+	fromClient bool
+	staged     store.BodyID // 0: not staged
+}
+
+func (s *Syncer) prepareBody(ctx context.Context, w *store.BodyWriter, index []byte, fromClient bool) (*keptBody, error) {
+	k := &keptBody{s: s, w: w, index: index, fromClient: fromClient}
+	if w.Size() < stageFrom {
+		return k, nil
+	}
+	var err error
+	k.staged, err = w.Stage(ctx, index, fromClient)
+	return k, err
+}
+
+// attach makes the body that of a message.
+func (k *keptBody) attach(ctx context.Context, id store.MessageID) (store.Changes, error) {
+	if k.staged == 0 {
+		return k.w.Commit(ctx, id, k.index, k.fromClient)
+	}
+	ch, err := k.s.o.Store.AttachBody(ctx, id, k.staged)
+	if err == nil {
+		k.staged = 0
+	}
+	return ch, err
+}
+
+// discard drops the body if it was not attached.
+func (k *keptBody) discard(ctx context.Context) {
+	if k.staged == 0 {
+		return
+	}
+	if err := k.s.o.Store.DiscardBody(ctx, k.staged); err != nil {
+		k.s.log.Warn("staged message text was not discarded", "err", err)
+	}
 }
 
 // unreadable reports a message whose text Exchange will never be able to build (observed, not documented).

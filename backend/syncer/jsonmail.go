@@ -3,6 +3,8 @@ package syncer
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -17,6 +19,9 @@ const (
 	maxTransport = 30 << 10 // bytes of a header kept as transport headers
 	maxExtraHead = 5        // Graph: internetMessageHeaders, observed limit
 )
+
+// propAppend marks an appended message, so that it is found when the answer to its creation was lost.
+var propAppend = graph.PropertyID{Type: "String", Set: propIMAPFlags.Set, Name: "PosternAppend"}
 
 // createJSON makes a message that is no draft by taking the MIME text apart (observed, not documented: it takes 0x0E07
 // without the unsent bit, at creation). Text and attachments, addresses, dates, threading, flags and up to five x- fields
@@ -62,16 +67,24 @@ func (s *Syncer) createJSON(ctx context.Context, row *store.Folder, body *store.
 	}
 	m.Headers = extraHeaders(header)
 
-	made, err := s.o.Graph.Create(ctx, string(row.GraphID), m)
+	mark := rand.Text()
+	m.Extended[propAppend] = mark
+	filter := fmt.Sprintf("singleValueExtendedProperties/Any(ep: ep/id eq '%s' and ep/value eq '%s')", propAppend, mark)
+	create := func() (*graph.Message, error) {
+		return s.surely(ctx, string(row.GraphID), filter, func() (*graph.Message, error) {
+			return s.o.Graph.Create(ctx, string(row.GraphID), m)
+		})
+	}
+	made, err := create()
 	if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
 		// Old and odd mail has addresses and fields that Graph refuses. What matters is that it can be kept at all.
 		s.log.Info("message is appended without its odder fields", "mailbox", row.Name, "err", err)
 		m.Headers, m.ReplyTo, m.Sender, m.InternetMessageID = nil, nil, nil, ""
 		delete(m.Extended, graph.PropTransportHeaders)
-		made, err = s.o.Graph.Create(ctx, string(row.GraphID), m)
+		made, err = create()
 		if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
 			m.From, m.To, m.Cc, m.Bcc = nil, nil, nil, nil
-			made, err = s.o.Graph.Create(ctx, string(row.GraphID), m)
+			made, err = create()
 		}
 	}
 	return made, rest, err
