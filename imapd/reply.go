@@ -59,7 +59,7 @@ func reply(err error) *status {
 		}
 		return no(imap.ResponseCodeLimit, sentence(e.Text)).(*status)
 	}
-	st := &status{typ: imap.StatusResponseTypeNo, text: backend.TextOf(err)}
+	st := &status{typ: imap.StatusResponseTypeNo, text: sentence(backend.TextOf(err))}
 	code, text := imap.ResponseCodeServerBug, "Internal error, the server's log says more"
 	switch backend.KindOf(err) {
 	case backend.Unavailable:

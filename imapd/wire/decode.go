@@ -286,10 +286,6 @@ func (d *Decoder) Reference() string {
 }
 
 func (d *Decoder) name(raw string) string {
-	return CanonicalName(d.pattern(raw))
-}
-
-func (d *Decoder) pattern(raw string) string {
 	if d.err != nil {
 		return ""
 	}
@@ -297,6 +293,16 @@ func (d *Decoder) pattern(raw string) string {
 	if err != nil {
 		d.Fail(err)
 		return ""
+	}
+	return CanonicalName(s)
+}
+
+// pattern decodes what LIST compares names with. What is no valid name matches
+// none, which is no mistake: Dovecot answers with an empty list too.
+func (d *Decoder) pattern(raw string) string {
+	s, err := decodeName(raw, d.utf8)
+	if err != nil {
+		return "\xff" // in no name, for names are UTF-8
 	}
 	return s
 }
