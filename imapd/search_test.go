@@ -267,14 +267,17 @@ func quoteSearch(s string) string {
 func TestScanText(t *testing.T) {
 	names, files := mimeMessages(t)
 	for _, tt := range []struct{ key, want string }{
-		{"BODY grüße", "global mixed-attachment"},
-		{"BODY GRÜSSE", "global mixed-attachment"},
+		{"BODY grüße", "mixed-attachment"},
+		{"BODY GRÜSSE", "mixed-attachment"},
 		{"BODY köln", "mixed-attachment"},
 		{"BODY \"weichen umbruch endet\"", "mixed-attachment"},
 		{"BODY привет", "charsets"},
-		{"BODY märz.pdf", "mixed-attachment"},
+		{"BODY märz.pdf", ""},
+		{"TEXT märz.pdf", "mixed-attachment"},
+		{"TEXT \"content-disposition: inline\"", "mixed-attachment"},
 		{"BODY \"embedded text\"", "rfc822-root"},
-		{"BODY \"subject: embedded\"", "rfc822-root"},
+		{"BODY \"subject: embedded\"", ""},
+		{"TEXT \"subject: embedded\"", "rfc822-root"},
 		{"BODY \"visible all\"", "boundary-never-used no-boundary-param"},
 		{"BODY joerg@a.example", ""},
 		{"TEXT joerg@a.example", "eight-bit-header"},

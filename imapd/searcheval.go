@@ -184,7 +184,7 @@ func (env *searchEnv) headerHas(h *searchHeaders, k *searchKey) bool {
 			return true
 		}
 		n := needles{want: [][]byte{k.needle}, found: []bool{false}, left: 1, buf: env.buf}
-		n.inString(message.DecodeWords(f.Value))
+		n.inField(message.DecodeWords(f.Value))
 		env.buf = n.buf
 		if n.left == 0 {
 			return true

@@ -53,11 +53,12 @@ const (
 
 // needles are strings looked for in one text at once.
 type needles struct {
-	want  [][]byte
-	found []bool
-	left  int
-	max   int // length of the longest
-	buf   []byte
+	want   [][]byte
+	inBody []bool // these are not looked for in headers; nil: none
+	found  []bool
+	left   int
+	max    int // length of the longest
+	buf    []byte
 }
 
 func newNeedles(want [][]byte) *needles {
@@ -73,19 +74,19 @@ func newNeedles(want [][]byte) *needles {
 }
 
 // in looks for what is not found yet.
-func (n *needles) in(folded []byte) {
+func (n *needles) in(folded []byte, header bool) {
 	for i, w := range n.want {
-		if !n.found[i] && bytes.Contains(folded, w) {
+		if !n.found[i] && !(header && n.inBody != nil && n.inBody[i]) && bytes.Contains(folded, w) {
 			n.found[i] = true
 			n.left--
 		}
 	}
 }
 
-// inString is in for a short text that is not folded yet.
-func (n *needles) inString(s string) {
+// inField is in for the text of a header field, not folded yet.
+func (n *needles) inField(s string) {
 	n.buf = foldSearch(n.buf[:0], s)
-	n.in(n.buf)
+	n.in(n.buf, true)
 }
 
 // inText reads a UTF-8 text to its end or until all is found. With entities, those of HTML are resolved.
@@ -124,7 +125,7 @@ func (n *needles) inText(r io.Reader, entities bool) error {
 			folded = append(folded[:0], folded[over:]...)
 		}
 		folded = foldSearch(folded, s)
-		n.in(folded)
+		n.in(folded, false)
 		if end {
 			if err == io.EOF || err == io.ErrUnexpectedEOF {
 				return nil

@@ -26,57 +26,46 @@ func (k *searchKey) textKeys() []*searchKey {
 	return keys
 }
 
-// scanText answers keys for a message whose bytes are here, in one pass over its texts.
+// scanText answers keys for a message whose bytes are here, in one pass over its texts. As with Dovecot, BODY
+// does not look at headers, not even those of parts, and TEXT looks at all of them.
 func scanText(body content, keys []*searchKey) (map[*searchKey]bool, error) {
-	found := make(map[*searchKey]bool, len(keys))
 	want := make([][]byte, len(keys))
+	inBody := make([]bool, len(keys))
 	for i, k := range keys {
-		want[i] = k.needle
+		want[i], inBody[i] = k.needle, k.op == searchBody
 	}
 	n := newNeedles(want)
-	root := body.Index().Root
-
-	// The header first, and for TEXT only.
-	inHeader := newNeedles(want)
-	if err := scanHeader(body, root.Header, inHeader); err != nil {
+	n.inBody = inBody
+	if err := scanPart(body, body.Index().Root, n); err != nil {
 		return nil, err
 	}
-	for i, k := range keys {
-		if k.op == searchText && inHeader.found[i] && !n.found[i] {
-			n.found[i] = true
-			n.left--
-		}
-	}
-	if err := scanPart(body, root, n, true); err != nil {
-		return nil, err
-	}
+	found := make(map[*searchKey]bool, len(keys))
 	for i, k := range keys {
 		found[k] = n.found[i]
 	}
 	return found, nil
 }
 
-// scanPart looks through the texts of a part and of all in it, their headers and file names included. top is
-// set for the message itself, whose header is no part of BODY.
-func scanPart(body content, p *message.Part, n *needles, top bool) error {
+// scanPart looks through a part and all in it.
+func scanPart(body content, p *message.Part, n *needles) error {
+	if err := scanHeader(body, p.Header, n); err != nil {
+		return err
+	}
 	if n.left == 0 {
 		return nil
 	}
-	if !top {
-		if err := scanHeader(body, p.Header, n); err != nil {
-			return err
-		}
-		n.inString(p.FileName())
+	if name := p.FileName(); name != "" {
+		n.inField(name) // RFC 2231 hides it from a look at the field
 	}
 	for _, c := range p.Children {
-		if err := scanPart(body, c, n, false); err != nil {
+		if err := scanPart(body, c, n); err != nil {
 			return err
 		}
 	}
 	switch {
 	case p.Multipart():
 	case p.Message != nil:
-		return scanPart(body, p.Message, n, false)
+		return scanPart(body, p.Message, n)
 	case p.IsType("text", ""), p.IsType("message", ""):
 		r, err := message.Text(body, p)
 		if err != nil {
@@ -107,7 +96,7 @@ func (n *needles) inHeader(header []byte) {
 		if n.left == 0 {
 			return
 		}
-		n.inString(f.Name + ": " + message.DecodeWords(f.Value))
+		n.inField(f.Name + ": " + message.DecodeWords(f.Value))
 	}
 }
 
