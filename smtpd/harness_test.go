@@ -173,7 +173,7 @@ func (l *pipeListener) dial() net.Conn {
 }
 
 // startServer serves on a loopback port until the test ends.
-func startServer(t *testing.T, svc service, opts Options, peer string) (*Server, string) {
+func startServer(t testing.TB, svc service, opts Options, peer string) (*Server, string) {
 	t.Helper()
 	opts.Hostname = "mail.example"
 	s, err := newServer(opts, svc)

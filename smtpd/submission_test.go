@@ -1,13 +1,18 @@
 package smtpd
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/textproto"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,7 +34,7 @@ func phc(password string) string {
 }
 
 // startLive serves SMTP in front of the real backend and a simulated tenant.
-func startLive(t *testing.T, change func(*backend.Config)) (*graphsim.Sim, string) {
+func startLive(t testing.TB, change func(*backend.Config), opts Options) (*graphsim.Sim, string) {
 	t.Helper()
 	const tenant, app = "contoso.example", "2c9b0c44-0000-4000-8000-000000000000"
 	sim := graphsim.New(graphsim.Options{})
@@ -64,12 +69,13 @@ func startLive(t *testing.T, change func(*backend.Config)) (*graphsim.Sim, strin
 		}
 		b.Close()
 	})
-	_, addr := startServer(t, liveService{b}, Options{MaxMessage: cfg.MaxMessage}, "")
+	opts.MaxMessage = cfg.MaxMessage
+	_, addr := startServer(t, liveService{b}, opts, "")
 	return sim, addr
 }
 
 func TestSubmission(t *testing.T) {
-	sim, addr := startLive(t, nil)
+	sim, addr := startLive(t, nil, Options{})
 	c := dialTest(t, addr)
 	c.transaction("DATA\r\n")
 	c.expect("354")
@@ -89,7 +95,7 @@ func TestSubmission(t *testing.T) {
 }
 
 func TestSubmissionRefusals(t *testing.T) {
-	sim, addr := startLive(t, nil)
+	sim, addr := startLive(t, nil, Options{})
 	c := dialTest(t, addr)
 	c.transaction("DATA\r\n")
 	c.expect("354")
@@ -124,7 +130,7 @@ func TestSubmissionRefusals(t *testing.T) {
 
 // Temporary trouble at Microsoft's is not the client's: the message is queued.
 func TestSubmissionQueues(t *testing.T) {
-	sim, addr := startLive(t, nil)
+	sim, addr := startLive(t, nil, Options{})
 	if err := sim.Inject(graphsim.Fault{Path: "/sendMail$", Status: 429, RetryAfter: "3600"}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,31 +158,85 @@ func TestSubmissionQueues(t *testing.T) {
 
 // Clients of other people's making, where they are installed.
 func TestOtherClients(t *testing.T) {
-	sim, addr := startLive(t, nil)
-	host, port, _ := strings.Cut(addr, ":")
-	for name, args := range map[string][]string{
-		"swaks": {"--server", host, "--port", port, "--auth", "LOGIN", "--auth-user", "alice@contoso.example", "--auth-password", "secret",
-			"--from", "alice@contoso.example", "--to", "bob@x.example", "--timeout", "10"},
-		"curl": {"-sS", "--max-time", "10", "smtp://" + addr, "--user", "alice@contoso.example:secret", "--mail-from", "alice@contoso.example",
-			"--mail-rcpt", "bob@x.example", "-T", "-"},
-		"msmtp": {"--host=" + host, "--port=" + port, "--auth=plain", "--user=alice@contoso.example", "--passwordeval=echo secret",
-			"--tls=off", "--from=alice@contoso.example", "--timeout=10", "bob@x.example"},
+	const from, to = "alice@contoso.example", "bob@x.example"
+	swaks := []string{"swaks", "--auth-user", from, "--auth-password", "secret", "--from", from, "--to", to, "--timeout", "10", "--server", "127.0.0.1", "--port", "PORT"}
+	curl := []string{"curl", "-sSk", "--max-time", "10", "--user", from + ":secret", "--mail-from", from, "--mail-rcpt", to, "-T", "-"}
+	msmtp := []string{"msmtp", "--host=127.0.0.1", "--port=PORT", "--user=" + from, "--passwordeval=echo secret", "--from=" + from, "--timeout=10"}
+	with := func(base []string, more ...string) []string { return append(slices.Clone(base), more...) }
+	for mode, clients := range map[TLSMode][][]string{
+		TLSNone: {
+			with(swaks, "--auth", "LOGIN"), with(swaks, "--auth", "PLAIN"), with(swaks, "--pipeline"),
+			with(curl, "smtp://127.0.0.1:PORT"), with(msmtp, "--auth=plain", "--tls=off", to), with(msmtp, "--auth=login", "--tls=off", to),
+		},
+		TLSStart: {
+			with(swaks, "-tls"), with(curl, "--ssl-reqd", "smtp://127.0.0.1:PORT"),
+			with(msmtp, "--auth=on", "--tls=on", "--tls-starttls=on", "--tls-certcheck=off", to),
+		},
+		TLSImplicit: {
+			with(swaks, "-tlsc"), with(curl, "smtps://127.0.0.1:PORT"),
+			with(msmtp, "--auth=on", "--tls=on", "--tls-starttls=off", "--tls-certcheck=off", to),
+		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			path, err := exec.LookPath(name)
-			if err != nil {
-				t.Skip(name + " is not installed")
-			}
-			before := len(sim.Delivered())
-			cmd := exec.Command(path, args...)
-			cmd.Stdin = strings.NewReader("From: alice@contoso.example\nTo: bob@x.example\nSubject: from " + name + "\n\nbody\n")
-			out, err := cmd.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if n := len(sim.Delivered()); n != before+1 {
-				t.Errorf("%d messages arrived\n%s", n-before, out)
-			}
-		})
+		sim, addr := startLive(t, nil, Options{TLS: mode, TLSConfig: testTLS()})
+		_, port, _ := strings.Cut(addr, ":")
+		for i, args := range clients {
+			t.Run(fmt.Sprintf("%s/%s %d", mode, args[0], i), func(t *testing.T) {
+				path, err := exec.LookPath(args[0])
+				if err != nil {
+					t.Skip(args[0] + " is not installed")
+				}
+				for i := range args {
+					args[i] = strings.ReplaceAll(args[i], "PORT", port)
+				}
+				before := len(sim.Delivered())
+				cmd := exec.Command(path, args[1:]...)
+				cmd.Stdin = strings.NewReader("From: alice@contoso.example\nTo: bob@x.example\nSubject: from " + args[0] + "\n\nbody\n")
+				out, err := cmd.CombinedOutput()
+				if err != nil {
+					t.Fatalf("%v\n%s", err, out)
+				}
+				if n := len(sim.Delivered()); n != before+1 {
+					t.Errorf("%d messages arrived\n%s", n-before, out)
+				}
+			})
+		}
 	}
+}
+
+// BenchmarkAccept measures from MAIL to the 250 of a 2 KB message that is only queued:
+// file, folder and row on the disk.
+func BenchmarkAccept(b *testing.B) {
+	_, addr := startLive(b, func(c *backend.Config) { c.SendWait = 0 }, Options{Limits: Limits{PerAddress: 1000}})
+	text := "From: alice@contoso.example\r\nSubject: s\r\n\r\n" + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 28) + ".\r\n"
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		defer nc.Close()
+		r := textproto.NewReader(bufio.NewReader(nc))
+		step := func(send string, codes ...int) bool {
+			if _, err := io.WriteString(nc, send); err != nil {
+				b.Error(err)
+				return false
+			}
+			for _, code := range codes {
+				if _, _, err := r.ReadResponse(code); err != nil {
+					b.Error(err)
+					return false
+				}
+			}
+			return true
+		}
+		if !step("EHLO x\r\n", 220, 250) || !step(loginLine, 235) {
+			return
+		}
+		for pb.Next() {
+			if !step("MAIL FROM:<alice@contoso.example>\r\nRCPT TO:<bob@x.example>\r\nDATA\r\n", 250, 250, 354) || !step(text, 250) {
+				return
+			}
+		}
+	})
 }

@@ -55,6 +55,7 @@ type lane struct {
 	mailbox string
 	items   items
 	running int
+	waiting int           // items whose client waits
 	wake    chan struct{} // capacity 1
 }
 
@@ -219,7 +220,7 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 
 	q.mu.Lock()
 	var w *waiter
-	if q.running && wait > 0 && q.opts.Sender.Delay(sub.Mailbox) <= 0 && q.readyLocked(sub.Mailbox) < 2*q.opts.Parallel {
+	if q.running && wait > 0 && q.opts.Sender.Delay(sub.Mailbox) <= 0 && !q.crowdedLocked(sub.Mailbox) {
 		w = newWaiter()
 		it.waiter = w
 	}
@@ -246,19 +247,11 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	return sub.ID, <-w.settled
 }
 
-// readyLocked counts messages of the mailbox that wait for nothing but their turn.
-func (q *Queue) readyLocked(mailbox string) int {
+// crowdedLocked reports whether so many messages of the mailbox wait for nothing but
+// their turn that another one's client had better not.
+func (q *Queue) crowdedLocked(mailbox string) bool {
 	l := q.lanes[mailbox]
-	if l == nil {
-		return 0
-	}
-	n, now := 0, time.Now()
-	for _, it := range l.items {
-		if !it.due.After(now) {
-			n++
-		}
-	}
-	return n
+	return l != nil && l.items.dueBy(0, time.Now(), 2*q.opts.Parallel) >= 2*q.opts.Parallel
 }
 
 func (q *Queue) addLocked(it *item) {
@@ -287,6 +280,9 @@ func (q *Queue) scheduleLocked(it *item) {
 		go q.serve(q.run, l)
 	}
 	heap.Push(&l.items, it)
+	if it.waiter != nil {
+		l.waiting++
+	}
 	l.poke()
 }
 
@@ -352,12 +348,19 @@ func (q *Queue) nextLocked(l *lane) (*item, time.Duration) {
 	}
 	if d := q.opts.Sender.Delay(l.mailbox); d > 0 {
 		// Clients do not wait for the pace.
-		for _, it := range l.items {
-			it.waiter.accept()
+		for i := 0; l.waiting > 0 && i < len(l.items); i++ {
+			if it := l.items[i]; it.waiter != nil {
+				it.waiter.accept()
+				it.waiter = nil
+				l.waiting--
+			}
 		}
 		return nil, max(d, 10*time.Millisecond)
 	}
 	heap.Pop(&l.items)
+	if head.waiter != nil {
+		l.waiting--
+	}
 	l.running++
 	return head, 0
 }

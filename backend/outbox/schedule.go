@@ -58,6 +58,15 @@ func (h *items) Pop() any {
 	return it
 }
 
+// dueBy counts the elements from i down that are due at t, up to limit. Below one that is not due, none is.
+func (h items) dueBy(i int, t time.Time, limit int) int {
+	if i >= len(h) || limit <= 0 || h[i].due.After(t) {
+		return 0
+	}
+	n := 1 + h.dueBy(2*i+1, t, limit-1)
+	return n + h.dueBy(2*i+2, t, limit-n)
+}
+
 var _ heap.Interface = (*items)(nil)
 
 // waiter is a client that still waits for DATA's answer. Either the first attempt
