@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -206,18 +207,30 @@ func (c *configFile) beside(name string) string {
 	return filepath.Join(filepath.Dir(c.path), name)
 }
 
+// maxSecret is how much of a file named by a *_file key may be a secret, in bytes.
+const maxSecret = 64 << 10
+
 // secretFile returns the content of the file a *_file key names, without the line end.
 func (c *configFile) secretFile(path, name string) string {
-	b, err := os.ReadFile(c.beside(name))
+	f, err := os.Open(c.beside(name))
 	if err != nil {
 		c.errorf(path, "%v", err)
 		return ""
 	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	s := strings.TrimRight(string(b), "\r\n")
-	if s == "" {
+	switch {
+	case err != nil:
+		c.errorf(path, "%v", err)
+	case len(b) > maxSecret:
+		c.errorf(path, "%s is too long for a secret", c.beside(name))
+	case s == "":
 		c.errorf(path, "%s is empty", c.beside(name))
+	default:
+		return s
 	}
-	return s
+	return ""
 }
 
 // checkPermissions warns of secrets that others on this machine can read. It does

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -230,6 +231,8 @@ func FuzzParseConfig(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, src string) {
+		hang := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("not read after 10 s: %q", src)) })
+		defer hang.Stop()
 		parseConfig("fuzz.yaml", []byte(src), testEnv)
 	})
 }

@@ -122,7 +122,7 @@ func TestE2ESimulator(t *testing.T) {
 		}
 	}()
 	before := r.snapshot(t, sampleOther, "INBOX")
-	if err := sendMail(r.addr["smtp/none"], sampleUser, sampleOther, "<two-processes@e2e.example>"); err != nil {
+	if err := sendMail(r.addr["smtp/none"], sampleUser, sampleUser, sampleOther, "<two-processes@e2e.example>"); err != nil {
 		t.Fatal(err)
 	}
 	within(t, 20*time.Second, "the message", func() bool {

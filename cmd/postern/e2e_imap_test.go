@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/emersion/go-imap/v2"
+	"github.com/emersion/go-imap/v2/imapclient"
+
 	"postern/backend/graphsim"
 )
 
@@ -381,4 +384,88 @@ func TestE2ETLS(t *testing.T) {
 		t.Errorf("readyz: %s", out)
 	}
 	r.stop()
+}
+
+// A client that waits in IDLE hears of a message from outside, and of a flag another program has set.
+func TestE2EIdle(t *testing.T) {
+	r := newRig(t, nil)
+	grown, flagged := make(chan uint32, 10), make(chan uint32, 10)
+	c, err := imapclient.DialInsecure(r.addr["imap/none"], &imapclient.Options{UnilateralDataHandler: &imapclient.UnilateralDataHandler{
+		Mailbox: func(d *imapclient.UnilateralDataMailbox) {
+			if d.NumMessages != nil {
+				grown <- *d.NumMessages
+			}
+		},
+		Fetch: func(m *imapclient.FetchMessageData) {
+			buf, err := m.Collect()
+			if err == nil && slices.Contains(buf.Flags, imap.FlagFlagged) {
+				flagged <- buf.SeqNum
+			}
+		},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Login(sampleUser, e2ePassword).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	sel, err := c.Select("INBOX", nil).Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle, err := c.Idle()
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	r.sim.DeliverMessage(sampleUser, []byte("From: bob@contoso.example\r\nTo: alice@contoso.example\r\nSubject: knock\r\nMessage-ID: <knock@e2e.example>\r\n\r\nhello\r\n"))
+	select {
+	case n := <-grown:
+		if n != sel.NumMessages+1 {
+			t.Errorf("INBOX has %d messages, want %d", n, sel.NumMessages+1)
+		}
+		t.Logf("told of the message after %v", time.Since(start).Round(time.Millisecond))
+	case <-time.After(20 * time.Second):
+		t.Fatal("IDLE does not hear of a new message")
+	}
+	tea := bySubject(r.sim.Messages(sampleUser, "inbox"))["Tea at four?"]
+	r.sim.UpdateMessage(sampleUser, tea.ID, graphsim.Change{Flagged: new(true)})
+	select {
+	case <-flagged:
+	case <-time.After(20 * time.Second):
+		t.Fatal("IDLE does not hear of a flag")
+	}
+	if err := idle.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := idle.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A login that lists a shared mailbox reads it beside its own, or as if it were its own.
+func TestE2EShared(t *testing.T) {
+	r := newRig(t, nil)
+	want := len(r.sim.Messages(sampleShared, "inbox"))
+	for _, tt := range []struct{ user, mailbox string }{
+		{sampleUser, "Shared/" + sampleShared + "/INBOX"},
+		{sampleUser + "/" + sampleShared, "INBOX"},
+	} {
+		if n := len(r.snapshot(t, tt.user, tt.mailbox).messages); n != want {
+			t.Errorf("%s of %s has %d messages, want %d", tt.mailbox, tt.user, n, want)
+		}
+	}
+	// And sends in its name, through its own mailbox or the shared one.
+	for _, login := range []string{sampleUser, sampleUser + "/" + sampleShared} {
+		if err := sendMail(r.addr["smtp/none"], login, sampleShared, sampleOther, "<"+login+">"); err != nil {
+			t.Errorf("%s sends as %s: %v", login, sampleShared, err)
+		}
+	}
+	within(t, 20*time.Second, "both messages", func() bool { return len(r.sim.Delivered()) == 2 })
+	for _, d := range r.sim.Delivered() {
+		if d.Sender != sampleShared {
+			t.Errorf("%s came from %s", d.MessageID, d.Sender)
+		}
+	}
 }

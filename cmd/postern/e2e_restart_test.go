@@ -109,7 +109,7 @@ func TestE2EKillKeepsQueue(t *testing.T) {
 		sending.Go(func() {
 			for i := range each {
 				id := fmt.Sprintf("<%d.%s>", i, user)
-				err := sendMail(r.addr["smtp/none"], user, "one@fabrikam.example", id)
+				err := sendMail(r.addr["smtp/none"], user, user, "one@fabrikam.example", id)
 				mu.Lock()
 				accepted[id] = err == nil
 				n := len(accepted)
@@ -144,17 +144,17 @@ func TestE2EKillKeepsQueue(t *testing.T) {
 	}
 }
 
-// sendMail submits one small message.
-func sendMail(addr, user, to, id string) error {
+// sendMail submits one small message, logged in as login.
+func sendMail(addr, login, from, to, id string) error {
 	c, err := smtp.Dial(addr)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.Auth(smtp.PlainAuth("", user, e2ePassword, "127.0.0.1")); err != nil {
+	if err := c.Auth(smtp.PlainAuth("", login, e2ePassword, "127.0.0.1")); err != nil {
 		return err
 	}
-	if err := c.Mail(user); err != nil {
+	if err := c.Mail(from); err != nil {
 		return err
 	}
 	if err := c.Rcpt(to); err != nil {
@@ -164,7 +164,7 @@ func sendMail(addr, user, to, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "From: %s\r\nTo: %s\r\nSubject: queue\r\nMessage-ID: %s\r\n\r\nhello\r\n", user, to, id); err != nil {
+	if _, err := fmt.Fprintf(w, "From: %s\r\nTo: %s\r\nSubject: queue\r\nMessage-ID: %s\r\n\r\nhello\r\n", from, to, id); err != nil {
 		return err
 	}
 	return w.Close() // the answer to the message

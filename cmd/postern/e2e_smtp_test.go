@@ -256,3 +256,33 @@ func TestE2EWrongPassword(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What one Graph call cannot take goes up in pieces and arrives whole.
+func TestE2ELargeMessage(t *testing.T) {
+	need(t, "curl")
+	r := newRig(t, nil)
+	data := make([]byte, 9<<20)
+	for i := range data {
+		data[i] = byte(i * i >> 10)
+	}
+	encoded := base64.StdEncoding.EncodeToString(data)
+	var b strings.Builder
+	fmt.Fprintf(&b, "From: %s\r\nTo: one@fabrikam.example\r\nSubject: nine megabytes\r\nMessage-ID: <large@e2e.example>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=xyz\r\n\r\n--xyz\r\nContent-Type: text/plain\r\n\r\nSee the attachment.\r\n--xyz\r\nContent-Type: application/zip\r\nContent-Disposition: attachment; filename=\"gr\u00f6\u00dfe.zip\"\r\nContent-Transfer-Encoding: base64\r\n\r\n", sampleUser)
+	for chunk := range slices.Chunk([]byte(encoded), 76) {
+		b.Write(chunk)
+		b.WriteString("\r\n")
+	}
+	b.WriteString("--xyz--\r\n")
+	m := outgoing{user: sampleUser, id: "large@e2e.example", file: r.write(t, "large.eml", b.String()), rcpts: []string{"one@fabrikam.example", "hidden@fabrikam.example"}}
+	if out, err := curlSMTP("smtp", "smtp/none")(r, t, m); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	r.checkDelivered(t, m, "See the attachment.")
+	for _, d := range r.sim.Delivered() {
+		_, after, _ := bytes.Cut(d.MIME, []byte(encoded[:70]))
+		got := bytes.ReplaceAll(after, []byte("\r\n"), nil)
+		if !bytes.HasPrefix(got, []byte(encoded[70:])) {
+			t.Error("the attachment has changed on its way")
+		}
+	}
+}
