@@ -130,11 +130,11 @@ func TestKill(t *testing.T) {
 			t.Fatalf("drain: %v\n%s%s", err, rest.String(), stderr.String())
 		}
 	}
-	for i := range 6 {
+	for i := range 4 {
 		life(i, false, time.Duration(rand.N(400))*time.Millisecond)
 	}
 	sim.ClearFaults()
-	life(6, true, 0)
+	life(4, true, 0)
 
 	got := map[string]int{}
 	for _, d := range sim.Delivered() {
