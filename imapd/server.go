@@ -145,7 +145,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			if ctx.Err() != nil || s.isStopping() || errors.Is(err, net.ErrClosed) && s.isStopping() {
+			if ctx.Err() != nil || s.isStopping() {
 				return nil
 			}
 			// Out of descriptors or the like: it passes when connections end.
