@@ -451,3 +451,49 @@ func TestAppendUnclear(t *testing.T) {
 		})
 	}
 }
+
+// TestCopyUnclear loses Graph's answers to copies.
+func TestCopyUnclear(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	for i := range 10 {
+		sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})
+	}
+	sim.AddFolder(alice, "", "Work")
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	m := open(t, a, "INBOX")
+	work := open(t, a, "Work")
+	inject(t, sim, graphsim.Fault{Path: "/copy$", Status: 504, AfterEffect: true, Times: 2})
+	inject(t, sim, graphsim.Fault{Path: "/copy$", Status: 500, Skip: 3, Times: 1})
+	res, err := m.Copy(t.Context(), m.UIDs(), "Work")
+	if err != nil || len(res.Dest) != 10 {
+		t.Errorf("copy = %+v, %v", res, err)
+	}
+	if err := a.syncer.RefreshNow(t.Context(), work.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(sim.Messages(alice, "Work")); n != 10 || len(work.UIDs()) != 10 {
+		t.Errorf("%d copies in Graph, %d for clients", n, len(work.UIDs()))
+	}
+}
+
+func TestStoreOfMany(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a large mailbox")
+	}
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddSynthetic(alice, "inbox", 20_000, graphsim.Synthetic{UnreadEvery: 1})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	m := open(t, accountOf(t, b, alice), "INBOX")
+	since := m.HighestModSeq()
+	began := time.Now()
+	if _, err := m.Store(t.Context(), m.UIDs(), StoreAdd, []imap.Flag{imap.FlagSeen}, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("STORE of 20,000: %s", time.Since(began))
+	began = time.Now()
+	if ch := m.Changes(since); len(ch.Updated) != 20_000 {
+		t.Errorf("%d updated", len(ch.Updated))
+	}
+	t.Logf("changes: %s", time.Since(began))
+}

@@ -286,31 +286,38 @@ func (s *Syncer) surely(ctx context.Context, folder, filter string, create func(
 			return nil, err
 		case <-time.After(createPause):
 		}
-		o := fullOptions
-		o.Filter = filter
-		o.PageSize = 10
-		var found *graph.Message
-		lerr := s.o.Graph.ListMessages(ctx, folder, o, "", func(page []graph.Message, _ string) error {
-			for i := range page {
-				// What the replica knows was there before.
-				have, err := s.o.Store.MessageByGraphID(ctx, s.o.Account, store.GraphID(page[i].ID))
-				if err != nil {
-					return err
-				}
-				if len(have) == 0 {
-					found = &page[i]
-					return errEnough
-				}
-			}
-			return nil
-		})
-		if lerr != nil && !isEnough(lerr) {
+		found, ferr := s.findNew(ctx, folder, filter, nil)
+		if ferr != nil {
 			return nil, err
 		}
 		if found != nil {
 			return found, nil
 		}
 	}
+}
+
+// findNew returns a message that matches filter and that the replica does not know yet, nil if there is none.
+func (s *Syncer) findNew(ctx context.Context, folder, filter string, except map[string]bool) (found *graph.Message, err error) {
+	o := fullOptions
+	o.Filter = filter
+	o.PageSize = 50
+	err = s.o.Graph.ListMessages(ctx, folder, o, "", func(page []graph.Message, _ string) error {
+		for i := range page {
+			have, err := s.o.Store.MessageByGraphID(ctx, s.o.Account, store.GraphID(page[i].ID))
+			if err != nil {
+				return err
+			}
+			if len(have) == 0 && !except[page[i].ID] {
+				found = &page[i]
+				return errEnough
+			}
+		}
+		return nil
+	})
+	if isEnough(err) {
+		err = nil
+	}
+	return found, err
 }
 
 func (s *Syncer) createDraftSurely(ctx context.Context, ix *message.Index, open func() (io.ReadCloser, error), size int64) (*graph.Message, error) {

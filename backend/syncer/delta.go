@@ -128,7 +128,6 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	}
 	edited := s.editedDrafts(row, msgs, known, &ch)
 	full := remotes(msgs)
-	keepDates(full, known, edited)
 	for id := range edited {
 		// Taken out and put in again by one transaction: it comes back under a new UID.
 		missing = append(missing, id)
@@ -184,20 +183,6 @@ func remotes(msgs []*graph.Message) []store.Remote {
 	}
 	byReceived(rows)
 	return rows
-}
-
-// keepDates takes the date of arrival out of rows about messages the replica has: INTERNALDATE never changes, and an
-// appended draft has one that Graph does not know.
-func keepDates(rows []store.Remote, known []store.GraphID, except map[store.GraphID]bool) {
-	have := make(map[store.GraphID]bool, len(known))
-	for _, id := range known {
-		have[id] = !except[id]
-	}
-	for i := range rows {
-		if have[rows[i].GraphID] {
-			rows[i].Received = nil
-		}
-	}
 }
 
 // foreign returns the ids of those known messages in a page that somebody else has changed.

@@ -68,7 +68,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 		if err := s.settle(ctx, msgs); err != nil {
 			return nil, err
 		}
-		results = s.o.Graph.CopyMany(ctx, ids, string(dst.GraphID))
+		results = s.copyMany(ctx, msgs, ids, dst)
 	}
 	var done []store.Moved
 	var made []string
@@ -149,6 +149,39 @@ func (s *Syncer) leave(msgs []store.Message, n int) {
 			delete(s.moving, id)
 		}
 	}
+}
+
+// copyMany copies messages. After an unclear end the copy is looked for by its Message-ID among those in the
+// destination that the replica does not know; a client that is told NO would copy again.
+func (s *Syncer) copyMany(ctx context.Context, msgs []store.Message, ids []string, dst *store.Folder) []graph.MoveResult {
+	results := s.o.Graph.CopyMany(ctx, ids, string(dst.GraphID))
+	taken := make(map[string]bool)
+	for _, res := range results {
+		if res.Err == nil && res.Message != nil {
+			taken[res.Message.ID] = true
+		}
+	}
+	var again []string
+	var at []int
+	for i, res := range results {
+		if !graph.Unclear(res.Err) || msgs[i].InternetMessageID == "" || ctx.Err() != nil {
+			continue
+		}
+		found, err := s.findNew(ctx, string(dst.GraphID), messageIDFilter(msgs[i].InternetMessageID), taken)
+		switch {
+		case err != nil:
+		case found != nil:
+			taken[found.ID] = true
+			results[i] = graph.MoveResult{Message: found}
+		default:
+			again = append(again, ids[i])
+			at = append(at, i)
+		}
+	}
+	for i, res := range s.o.Graph.CopyMany(ctx, again, string(dst.GraphID)) {
+		results[at[i]] = res
+	}
+	return results
 }
 
 // moveTries is how often a move is begun anew when Graph was not able to do it or to say whether it did.
