@@ -497,3 +497,31 @@ func TestStoreOfMany(t *testing.T) {
 	}
 	t.Logf("changes: %s", time.Since(began))
 }
+
+func TestAppendImportMIME(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddApp(testTenant, testApp, "", "Mail.ReadWrite", "Mail.Send", "Mail-Advanced.ReadWrite.All")
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Append = AppendImportMIME
+	b, _ := start(t, cfg)
+	a := accountOf(t, b, alice)
+	m := open(t, a, "INBOX")
+	date := time.Date(2020, 5, 6, 7, 8, 9, 0, time.UTC)
+	uid, err := appendMail(t, a, "INBOX", mail(1), date, imap.FlagFlagged, "kw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+		t.Fatal(err)
+	}
+	if got := flagsOf(m, uid); got != `\Flagged kw` {
+		t.Errorf("flags = %q", got)
+	}
+	if msg, _ := m.Message(uid); !msg.Received.Equal(date) || len(m.UIDs()) != 1 {
+		t.Errorf("message = %+v of %d", msg, len(m.UIDs()))
+	}
+	info := sim.Messages(alice, "inbox")
+	if len(info) != 1 || info[0].IsDraft || info[0].IsRead || !info[0].Flagged || !slices.Equal(info[0].Categories, []string{"kw"}) {
+		t.Errorf("in Graph: %+v", info)
+	}
+}
