@@ -10,7 +10,7 @@ import (
 // mistype, and for a program with an old password: the same wrong password again
 // is no new guess.
 const (
-	maxGuesses        = 10               // different wrong passwords of one user from one address
+	maxGuesses        = 20               // different wrong passwords of one user from one address
 	maxAddressGuesses = 100              // the same over all users of one address
 	guessMemory       = 15 * time.Minute // without a wrong password for so long, the count starts again
 	lockTime          = 5 * time.Minute  // how long a lock-out lasts, counted from the last wrong password

@@ -135,6 +135,21 @@ listeners: [{protocol: imap, address: "[::1]:0"}]
 	}
 }
 
+// A certificate that is missing stops only those who need it.
+func TestMissingCertificate(t *testing.T) {
+	for _, tt := range []struct {
+		mode             string
+		errors, warnings int
+	}{{"none", 0, 1}, {"starttls", 1, 0}, {"implicit", 1, 0}} {
+		src := strings.Replace(exampleConfig, `address: "127.0.0.1:1143", tls: none`, `address: "127.0.0.1:1143", tls: `+tt.mode, 1) +
+			"tls: {certificate: none.pem, key: none.pem}\n"
+		c := parseConfig(filepath.Join(t.TempDir(), "postern.yaml"), []byte(src), testEnv)
+		if len(c.errors) != tt.errors || len(c.warnings) != tt.warnings {
+			t.Errorf("tls %s: errors %v, warnings %v", tt.mode, c.describe(c.errors), c.describe(c.warnings))
+		}
+	}
+}
+
 func TestPermissionWarning(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "postern.yaml")
 	src := strings.Replace(exampleConfig, "${POSTERN_CLIENT_SECRET}", "written~here", 1)
