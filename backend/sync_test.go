@@ -1,7 +1,6 @@
 package backend
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -399,5 +398,3 @@ func TestLargeMailbox(t *testing.T) {
 		}
 	}
 }
-
-var _ = fmt.Sprint

@@ -198,6 +198,9 @@ func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r
 	if err := page(rows, nil); err != nil {
 		return err
 	}
+	if len(ch.Unknown) > 0 {
+		s.awaitWriters(ctx, f)
+	}
 	msgs, _, err := s.reread(ctx, row, ch.Unknown)
 	if err != nil {
 		return err
@@ -206,6 +209,29 @@ func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r
 		return nil
 	}
 	return page(remotes(msgs), sync)
+}
+
+// maxWriters bounds the wait for clients that make messages in a folder while it is enumerated.
+const maxWriters = 2 * time.Minute
+
+// awaitWriters waits until nobody makes a message in the folder: one of those would be taken for somebody else's. Unlike
+// a page of changes, a page of an enumeration does not come again.
+func (s *Syncer) awaitWriters(ctx context.Context, f *folder) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(maxWriters); time.Now().Before(deadline); {
+		s.mu.Lock()
+		busy := f.creating > 0
+		s.mu.Unlock()
+		if !busy {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // relistByList compares the folder with Graph's plain list.

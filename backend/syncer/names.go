@@ -3,7 +3,6 @@ package syncer
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -201,19 +200,6 @@ func numbered(name, natural string) bool {
 	num, ok := strings.CutSuffix(rest, ")")
 	n, err := strconv.Atoi(num)
 	return ok && err == nil && n >= 2
-}
-
-// descendants returns id and the ids of everything below it.
-func (l *layout) descendants(id string) []string {
-	out := []string{id}
-	for i := 0; i < len(out); i++ {
-		for _, c := range slices.Sorted(maps.Keys(l.nodes)) {
-			if l.nodes[c].Parent == out[i] && c != out[i] && len(out) <= len(l.nodes) {
-				out = append(out, c)
-			}
-		}
-	}
-	return out
 }
 
 // namesOf returns the names the store holds, by Graph id.
