@@ -209,10 +209,10 @@ func (p *addressParser) finish(start, end int, angle bool) (entry, bool) {
 	if angle {
 		e.Name = phrase(p.display)
 		addr := p.addr
-		// <@a,@b:user@host>: the route is obsolete (RFC 5322 section 4.4).
 		if len(addr) > 0 && addr[0].kind == '@' {
 			for i, t := range addr {
-				if t.kind == ':' {
+				if t.kind == ':' { // <@a,@b:user@host>
+					e.Route = glue(addr[:i])
 					addr = addr[i+1:]
 					break
 				}
@@ -243,6 +243,8 @@ func (p *addressParser) finish(start, end int, angle bool) (entry, bool) {
 			e.Mailbox, e.Host = splitAddress(display[from:to])
 		} else if len(display) > 0 {
 			e.Mailbox, e.Host = splitAddress(display)
+		} else if p.inGroup {
+			return entry{}, false // "group: (nobody);" has no members
 		} else {
 			e.Mailbox, e.Host = MissingMailbox, MissingDomain
 		}

@@ -172,6 +172,9 @@ func TestParseAddressList(t *testing.T) {
 		{`undisclosed-recipients:;`, "undisclosed-recipients:|;"},
 		{`G: a@a.example`, "G:|<a@a.example>|;"},
 		{`<>`, "<>"},
+		{`G: (nobody) ;, H:(one);h@h.example`, "G:|;|H:|;|<h@h.example>"},
+		{`(nobody)`, "nobody<>"},
+		{`R <@a.example , @b.example:r@c.example>`, "@a.example,@b.example:R<r@c.example>"},
 		{`,,;, ;`, ""},
 		{``, ""},
 		{`a@[192.0.2.1], "Q\"q" <q@q.example>`, `<a@[192.0.2.1]>|Q"q<q@q.example>`},
@@ -185,6 +188,9 @@ func TestParseAddressList(t *testing.T) {
 			case a.Host == "":
 				got = append(got, ";")
 			default:
+				if a.Route != "" {
+					a.Name = a.Route + ":" + a.Name
+				}
 				got = append(got, a.Name+"<"+a.Addr()+">")
 			}
 		}

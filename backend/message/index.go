@@ -79,5 +79,6 @@ type Envelope struct {
 }
 
 // Address is one entry of an address field, undecoded. A group starts with an entry that has only
-// Mailbox, the group's name, and ends with an empty one.
-type Address struct{ Name, Mailbox, Host string }
+// Mailbox, the group's name, and ends with an empty one. Route is the obsolete source route (RFC 5322
+// section 4.4), "@a.example,@b.example", which only ENVELOPE shows.
+type Address struct{ Name, Mailbox, Host, Route string }

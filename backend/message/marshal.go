@@ -6,7 +6,7 @@ import (
 )
 
 // indexVersion changes whenever the form of a stored index changes, or what Parse would find.
-const indexVersion = 1
+const indexVersion = 2
 
 // ErrVersion is returned for a stored index of another version: parse the message again.
 var ErrVersion = errors.New("index of another version")
@@ -106,7 +106,7 @@ func appendParams(b []byte, params []Param) []byte {
 func appendAddresses(b []byte, list []Address) []byte {
 	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, a := range list {
-		b = appendString(appendString(appendString(b, a.Name), a.Mailbox), a.Host)
+		b = appendString(appendString(appendString(appendString(b, a.Name), a.Mailbox), a.Host), a.Route)
 	}
 	return b
 }
@@ -196,13 +196,13 @@ func (d *indexDecoder) params() []Param {
 }
 
 func (d *indexDecoder) addresses() []Address {
-	n := d.count(3)
+	n := d.count(4)
 	if n == 0 {
 		return nil
 	}
 	list := make([]Address, n)
 	for i := range list {
-		list[i] = Address{d.string(), d.string(), d.string()}
+		list[i] = Address{d.string(), d.string(), d.string(), d.string()}
 	}
 	return list
 }
