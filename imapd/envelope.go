@@ -22,8 +22,7 @@ func writeEnvelope(e *wire.Encoder, env *message.Envelope) {
 	e.NString(env.MessageID, env.MessageID != "").Byte(')')
 }
 
-// writeAddresses writes an address list. The source route, second of the four strings, is obsolete and never
-// told.
+// writeAddresses writes an address list. The second of the four strings is the obsolete source route.
 func writeAddresses(e *wire.Encoder, list []message.Address) {
 	if len(list) == 0 {
 		e.NIL()
@@ -32,7 +31,8 @@ func writeAddresses(e *wire.Encoder, list []message.Address) {
 	e.Byte('(')
 	for _, a := range list {
 		e.Byte('(')
-		e.NString(a.Name, a.Name != "").Raw(" NIL ")
+		e.NString(a.Name, a.Name != "").SP()
+		e.NString(a.Route, a.Route != "").SP()
 		e.NString(a.Mailbox, a.Mailbox != "").SP()
 		e.NString(a.Host, a.Host != "").Byte(')')
 	}

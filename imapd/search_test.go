@@ -167,7 +167,7 @@ func parsedKey(t testing.TB, s string) *searchKey {
 func TestSearchEval(t *testing.T) {
 	day := func(d, h int) time.Time { return time.Date(2026, 11, d, h, 0, 0, 0, time.UTC) }
 	msg := &backend.Message{UID: 70, ModSeq: 100, Size: 5000, Received: day(20, 23), Sent: day(19, 12), EmailID: "A/b==", ThreadID: "T"}
-	header := newSearchHeaders([]byte("From: =?utf-8?Q?J=C3=B6rg?= <joerg@a.example>\r\nSubject: a\r\n B c\r\nTo: x@a.example\r\nTo: second@a.example\r\nX-Empty:\r\nDate: Fri, 20 Nov 2026 01:00:00 +1300\r\n\r\n"))
+	header := newSearchHeaders([]byte("From: =?utf-8?Q?J=C3=B6rg?= <joerg@a.example>\r\nSubject: a\r\n B c\r\nTo: x@a.example\r\nTo: second@a.example\r\nCc: j.d (other) @ (x) c.example\r\nX-Empty:\r\nDate: Fri, 20 Nov 2026 01:00:00 +1300\r\n\r\n"))
 	for _, tt := range []struct {
 		key         string
 		meta, whole tri // without and with the header
@@ -212,7 +212,9 @@ func TestSearchEval(t *testing.T) {
 		{"FROM ulrich", open3, no3},
 		{"SUBJECT \"a b C\"", open3, yes3},
 		{"TO second", open3, yes3},
-		{"CC x", open3, no3},
+		{"CC unknown", open3, no3},
+		{"CC j.d@c.example", open3, yes3},
+		{"CC other", open3, yes3}, // as it is written
 		{"HEADER x-empty \"\"", open3, yes3},
 		{"HEADER x-empty a", open3, no3},
 		{"HEADER x-none \"\"", open3, no3},

@@ -185,12 +185,29 @@ func (env *searchEnv) headerHas(h *searchHeaders, k *searchKey) bool {
 		}
 		n := needles{want: [][]byte{k.needle}, found: []bool{false}, left: 1, buf: env.buf}
 		n.inField(message.DecodeWords(f.Value))
+		if n.left > 0 && addressFields[strings.ToUpper(k.field)] {
+			n.inAddresses(f.Value)
+		}
 		env.buf = n.buf
 		if n.left == 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// addressFields are those that hold addresses, as the keys of SEARCH name them.
+var addressFields = map[string]bool{"FROM": true, "TO": true, "CC": true, "BCC": true}
+
+// inAddresses looks for what is not found yet in the addresses of a field, written without the comments, quotes and
+// blanks that may stand in them.
+func (n *needles) inAddresses(value string) {
+	if !strings.ContainsAny(value, "(\"\\") {
+		return // inField has seen them so
+	}
+	for _, a := range message.ParseAddressList(value) {
+		n.inField(a.Mailbox + "@" + a.Host)
+	}
 }
 
 // has reports whether the message with the index is among them.
