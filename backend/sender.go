@@ -115,6 +115,11 @@ func (s *sender) sendDraft(ctx context.Context, a *Account, job *outbox.Job, dra
 		// Gone between looking and sending. It is in Sent Items, or someone deleted it.
 		return &outbox.Error{Outcome: outbox.Unclear, Err: err}
 	}
+	// Written down first: a complete draft that is not there counts as sent, also for
+	// the next run should this one be killed between the two steps.
+	if serr := job.SetDraft(ctx, draft, false); serr != nil {
+		return serr
+	}
 	s.removeDraft(ctx, a, draft)
 	if serr := job.SetDraft(ctx, "", false); serr != nil {
 		return serr
