@@ -160,5 +160,21 @@ func TestKill(t *testing.T) {
 			t.Errorf("%s has %d drafts left", crashUser(i), len(d))
 		}
 	}
+	if t.Failed() {
+		box, err := store.OpenOutboxReadOnly(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer box.Close()
+		rows, err := box.List(t.Context(), store.Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			if r.State != store.StateSent || r.Attempts > 1 {
+				t.Logf("%s of %s, %d bytes: %s after %d attempts: %s", r.ID, r.Mailbox, r.Size, r.State, r.Attempts, r.LastError)
+			}
+		}
+	}
 	t.Logf("%d accepted, %d arrived", len(accepted), len(got))
 }
