@@ -20,29 +20,48 @@ const searchChunk = 512
 // search is SEARCH and UID SEARCH.
 func (s *session) search(c *command) error {
 	req := parseSearch(s.dec)
-	if err := s.dec.End(); err != nil {
+	err := s.dec.End()
+	var hits []searchHit
+	if err == nil {
+		hits, err = s.find(req)
+	}
+	if req.save {
+		s.view.save(hits, req.searchReturn, err)
+	}
+	if err != nil {
 		return err
 	}
+	if s.enabled.rev2 && !req.extended {
+		// RFC 9051 section 6.4.4: there is no other response, and no RETURN means all.
+		req.extended, req.all = true, true
+	}
+	if req.extended {
+		s.tellESearch(c, req, hits)
+	} else {
+		s.tellNumbers("SEARCH", c, req, hits)
+	}
+	return s.enc.Err()
+}
+
+// find returns the messages that a request means, in the order of the mailbox.
+func (s *session) find(req *searchRequest) ([]searchHit, error) {
 	if err := req.decodeText(); err != nil {
-		return err
+		return nil, err
 	}
-	if err := req.key.prepare(s.view); err != nil {
-		return err
-	}
+	req.key.prepare(s.view)
 	sr := &searcher{v: s.view, key: req.key, env: searchEnv{now: time.Now()}}
 	sr.metadata()
 	if len(sr.open) > 0 {
 		// What follows may read thousands of headers and bodies.
 		if err := s.enc.Flush(); err != nil {
-			return err
+			return nil, err
 		}
 		if err := s.wait(sr.contents); err != nil {
-			return err
+			return nil, err
 		}
+		slices.SortFunc(sr.found, func(a, b searchHit) int { return int(a.seq) - int(b.seq) })
 	}
-	slices.SortFunc(sr.found, func(a, b searchHit) int { return int(a.seq) - int(b.seq) })
-	sr.tell(s, c, req)
-	return s.enc.Err()
+	return sr.found, nil
 }
 
 // searchHit is a message found.
@@ -50,6 +69,22 @@ type searchHit struct {
 	seq    uint32
 	uid    imap.UID
 	modSeq uint64
+}
+
+// number is how the client is told of it.
+func (h *searchHit) number(uid bool) imap.UID {
+	if uid {
+		return h.uid
+	}
+	return imap.UID(h.seq)
+}
+
+func maxModSeq(hits []searchHit) uint64 {
+	var n uint64
+	for i := range hits {
+		n = max(n, hits[i].modSeq)
+	}
+	return n
 }
 
 // openRow is a message that metadata cannot decide.
@@ -183,52 +218,15 @@ func (sr *searcher) headers(ctx context.Context, rows []openRow) (map[imap.UID]*
 	return headers, err
 }
 
-// tell writes the result, by UID for UID SEARCH. RFC 9051 section 7.3.4, RFC 3501 section 7.2.5.
-func (sr *searcher) tell(s *session, c *command, req *searchRequest) {
-	nums := make([]imap.UID, len(sr.found)) // or sequence numbers
-	var modSeq uint64
-	for i, h := range sr.found {
-		nums[i] = imap.UID(h.seq)
-		if c.uid {
-			nums[i] = h.uid
-		}
-		modSeq = max(modSeq, h.modSeq)
-	}
-	if !req.key.uses(searchModSeq) || len(nums) == 0 {
-		modSeq = 0
-	}
+// tellNumbers writes the responses of RFC 3501 section 7.2.5 and RFC 5256 section 4: numbers in the order given.
+func (s *session) tellNumbers(name string, c *command, req *searchRequest, hits []searchHit) {
 	e := s.enc
-	if !req.extended {
-		e.Raw("* SEARCH")
-		for _, n := range nums {
-			e.SP().Num(uint64(n))
-		}
-		if modSeq > 0 {
-			e.Raw(" (MODSEQ ").Num(modSeq).Byte(')')
-		}
-		e.CRLF()
-		return
+	e.Raw("* ").Raw(name)
+	for i := range hits {
+		e.SP().Num(uint64(hits[i].number(c.uid)))
 	}
-	e.Raw("* ESEARCH (TAG ").String(c.tag).Byte(')')
-	if c.uid {
-		e.Raw(" UID")
-	}
-	if n := len(nums); n > 0 {
-		if req.min {
-			e.Raw(" MIN ").Num(uint64(nums[0]))
-		}
-		if req.max {
-			e.Raw(" MAX ").Num(uint64(nums[n-1]))
-		}
-		if req.all {
-			e.Raw(" ALL ").UIDs(nums)
-		}
-	}
-	if req.count {
-		e.Raw(" COUNT ").Num(uint64(len(nums)))
-	}
-	if modSeq > 0 {
-		e.Raw(" MODSEQ ").Num(modSeq)
+	if len(hits) > 0 && req.key.uses(searchModSeq) {
+		e.Raw(" (MODSEQ ").Num(maxModSeq(hits)).Byte(')')
 	}
 	e.CRLF()
 }

@@ -5,8 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/emersion/go-imap/v2"
-
 	"postern/backend"
 	"postern/backend/message"
 )
@@ -217,17 +215,10 @@ func (sel selection) has(i int) bool {
 }
 
 // prepare resolves the sets of the tree against the view.
-func (k *searchKey) prepare(v *view) error {
-	var err error
+func (k *searchKey) prepare(v *view) {
 	k.walk(func(k *searchKey) {
-		if k.op != searchSet {
-			return
+		if k.op == searchSet {
+			k.sel = v.find(k.set)
 		}
-		if imap.IsSearchRes(k.set) {
-			err = bad("No saved search result")
-			return
-		}
-		k.sel = v.find(k.set)
 	})
-	return err
 }

@@ -61,11 +61,9 @@ type searchKey struct {
 
 // searchRequest is a SEARCH command.
 type searchRequest struct {
+	searchReturn
 	charset string
 	key     *searchKey
-	// RETURN was given (RFC 4731), with these.
-	extended             bool
-	min, max, all, count bool
 }
 
 const (
@@ -99,33 +97,17 @@ func parseSearch(d *wire.Decoder) *searchRequest {
 		d.Space()
 		word = p.word()
 	}
-	and := &searchKey{op: searchAnd, keys: []*searchKey{p.key(word, 0)}}
-	for d.TrySpace() {
-		and.keys = append(and.keys, p.key(p.word(), 0))
-	}
-	req.key = and
+	req.key = p.keyList(word)
 	return req
 }
 
-func (r *searchRequest) parseReturn(d *wire.Decoder) {
-	r.extended = true
-	d.List(func() {
-		switch d.Word() {
-		case "MIN":
-			r.min = true
-		case "MAX":
-			r.max = true
-		case "ALL":
-			r.all = true
-		case "COUNT":
-			r.count = true
-		default:
-			d.Fail(&wire.SyntaxError{Text: "unknown RETURN option"})
-		}
-	})
-	if !r.min && !r.max && !r.all && !r.count {
-		r.all = true
+// keyList reads keys up to the end of the command; the first one's name has been read.
+func (p *searchParser) keyList(word string) *searchKey {
+	and := &searchKey{op: searchAnd, keys: []*searchKey{p.key(word, 0)}}
+	for p.d.TrySpace() {
+		and.keys = append(and.keys, p.key(p.word(), 0))
 	}
+	return and
 }
 
 // word reads the name of a key; "" where a set or a list begins.

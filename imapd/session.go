@@ -68,6 +68,7 @@ type session struct {
 // otherwise.
 type enabled struct {
 	utf8 bool // UTF8=ACCEPT or IMAP4rev2: names and strings are UTF-8
+	rev2 bool // IMAP4rev2 (RFC 9051): among others, SEARCH is answered with ESEARCH
 }
 
 func newSession(srv *Server, conn net.Conn, remote netip.Addr) *session {

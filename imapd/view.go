@@ -28,6 +28,8 @@ type view struct {
 	recentCount int         // of uids
 
 	keywords map[imap.Flag]bool // told in FLAGS, in lower case
+
+	saved imap.UIDSet // the search result that "$" stands for; nil: none
 }
 
 // newView takes the mailbox as it is now. Nobody has been told anything yet.
@@ -118,6 +120,9 @@ func (sel selection) add(lo, hi int) selection {
 // find returns the messages of set. Numbers that mean nothing are passed over.
 // The time depends on the ranges in the set, not on the numbers in them.
 func (v *view) find(set imap.NumSet) selection {
+	if imap.IsSearchRes(set) {
+		set = v.saved
+	}
 	n := len(v.uids)
 	if n == 0 {
 		return nil
@@ -255,9 +260,6 @@ func (v *view) newKeywords() bool {
 // selected returns the messages that set means to a command. Sequence numbers
 // that do not exist are the client's mistake: BAD, as Dovecot answers.
 func (s *session) selected(set imap.NumSet) (selection, error) {
-	if imap.IsSearchRes(set) {
-		return nil, bad("No saved search result")
-	}
 	if seqs, ok := set.(imap.SeqSet); ok && !s.view.validSeqs(seqs) {
 		return nil, bad("No such message number")
 	}
