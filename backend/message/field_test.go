@@ -125,22 +125,33 @@ func TestParseDate(t *testing.T) {
 }
 
 func TestBaseSubject(t *testing.T) {
-	for _, tt := range []struct{ in, want string }{
-		{"Hello", "Hello"},
-		{"Re: Hello", "Hello"},
-		{"RE: fwd: [list] Hello (fwd) ", "Hello"},
-		{"[list] Re: Hello", "Hello"},
-		{"[Fwd: Re: Hello]", "Hello"},
-		{"Re[2]: Hello", "Hello"},
-		{"re [x] : Hello", "Hello"},
-		{"[only]", "[only]"},
-		{"Re: [only]", "[only]"},
-		{"=?utf-8?q?Re:_Gr=C3=BC=C3=9Fe?=", "Grüße"},
-		{"a \t\r\n b", "a b"},
-		{"Reply", "Reply"},
-		{"Re:", ""},
-		{"", ""},
+	for _, tt := range []struct {
+		in, want string
+		reply    bool
+	}{
+		{"Hello", "Hello", false},
+		{"Re: Hello", "Hello", true},
+		{"RE: fwd: [list] Hello (fwd) ", "Hello", true},
+		{"[list] Re: Hello", "Hello", true},
+		{"[Fwd: Re: Hello]", "Hello", true},
+		{"Re[2]: Hello", "Hello", true},
+		{"re [x] : Hello", "Hello", true},
+		{"[only]", "[only]", false},
+		{"Re: [only]", "[only]", true},
+		{"=?utf-8?q?Re:_Gr=C3=BC=C3=9Fe?=", "Grüße", true},
+		{"a \t\r\n b", "a b", false},
+		{"Reply", "Reply", false},
+		{"Re:", "", true},
+		{"", "", false},
+		{"[list] Hello", "Hello", false},
+		{"Hello (fwd)", "Hello", true},
+		{"[fwd: Hello]", "Hello", true},
+		{"[a] [b] fw [c]: [d] Hello", "Hello", true},
+		{"Re Hello", "Re Hello", false},
 	} {
+		if got, reply := SplitSubject(tt.in); got != tt.want || reply != tt.reply {
+			t.Errorf("SplitSubject(%q) = %q, %v, want %q, %v", tt.in, got, reply, tt.want, tt.reply)
+		}
 		if got := BaseSubject(tt.in); got != tt.want {
 			t.Errorf("BaseSubject(%q) = %q, want %q", tt.in, got, tt.want)
 		}

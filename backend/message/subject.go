@@ -8,6 +8,13 @@ const maxSubject = 4000
 // BaseSubject returns the base subject of RFC 5256 section 2.1: decoded, blanks collapsed, without
 // "Re:", "Fwd:", "[list]" and "(fwd)". It is empty where nothing else is there.
 func BaseSubject(s string) string {
+	s, _ = SplitSubject(s)
+	return s
+}
+
+// SplitSubject returns the base subject and whether what was taken off marks a reply or a forwarded message. RFC
+// 5256 section 2.1.
+func SplitSubject(s string) (base string, reply bool) {
 	if len(s) > maxSubject {
 		s = strings.ToValidUTF8(s[:maxSubject], "")
 	}
@@ -16,7 +23,7 @@ func BaseSubject(s string) string {
 		for {
 			t := strings.TrimSpace(s)
 			if n := len(t) - 5; n >= 0 && strings.EqualFold(t[n:], "(fwd)") {
-				s = t[:n]
+				s, reply = t[:n], true
 				continue
 			}
 			s = t
@@ -24,7 +31,9 @@ func BaseSubject(s string) string {
 		}
 		for {
 			before := s
-			s = trimLeader(s)
+			if t, ok := trimLeader(s); ok {
+				s, reply = t, true
+			}
 			if t := trimBlob(s); t != s && t != "" {
 				s = t
 			}
@@ -33,16 +42,15 @@ func BaseSubject(s string) string {
 			}
 		}
 		if len(s) >= 6 && strings.EqualFold(s[:5], "[fwd:") && s[len(s)-1] == ']' {
-			s = s[5 : len(s)-1]
+			s, reply = s[5:len(s)-1], true
 			continue
 		}
-		return s
+		return s, reply
 	}
 }
 
-// trimLeader removes blanks, or one "[blob] Re [blob]:".
-func trimLeader(s string) string {
-	s = strings.TrimLeft(s, " ")
+// trimLeader removes one "[blob] Re [blob]:".
+func trimLeader(s string) (rest string, ok bool) {
 	t := s
 	for {
 		u := trimBlob(t)
@@ -59,13 +67,13 @@ func trimLeader(s string) string {
 	case hasPrefixFold(t, "fw"):
 		t = t[2:]
 	default:
-		return s
+		return s, false
 	}
 	t = trimBlob(strings.TrimLeft(t, " "))
 	if t == "" || t[0] != ':' {
-		return s
+		return s, false
 	}
-	return strings.TrimLeft(t[1:], " ")
+	return strings.TrimLeft(t[1:], " "), true
 }
 
 // trimBlob removes one "[text] " from the start.
