@@ -17,6 +17,8 @@ var (
 	ErrClosed = errors.New("store is closed")
 	// ErrReadOnly is returned for changes through OpenOutboxReadOnly.
 	ErrReadOnly = errors.New("outbox is open for reading only")
+	// ErrExists is returned for a submission whose id is taken.
+	ErrExists = errors.New("is there already")
 	// ErrUIDsExhausted is returned when a folder has given out all 2^32-1 UIDs.
 	ErrUIDsExhausted = errors.New("folder has no UIDs left")
 )

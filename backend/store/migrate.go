@@ -18,14 +18,9 @@ const migrationTable = "schema_migrations"
 // migrate brings the tables up to date. A database that a newer Postern has
 // changed is refused: what its tables mean now is not known here.
 func (d *database) migrate(ctx context.Context) error {
-	files, err := fs.Sub(migrationFiles, d.kind.migrations)
+	provider, err := d.migrations(goose.DialectSQLite3)
 	if err != nil {
-		return fmt.Errorf("migrate %s: %w", d.path, err)
-	}
-	provider, err := goose.NewProvider(goose.DialectSQLite3, d.w, files,
-		goose.WithTableName(migrationTable), goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		return fmt.Errorf("migrate %s: %w", d.path, err)
+		return err
 	}
 	have, know, err := provider.GetVersions(ctx)
 	if err != nil {
@@ -41,4 +36,18 @@ func (d *database) migrate(ctx context.Context) error {
 		return d.explain("migrate", err)
 	}
 	return nil
+}
+
+// migrations returns goose's view of the database.
+func (d *database) migrations(dialect goose.Dialect) (*goose.Provider, error) {
+	files, err := fs.Sub(migrationFiles, d.kind.migrations)
+	if err != nil {
+		return nil, fmt.Errorf("migrate %s: %w", d.path, err)
+	}
+	provider, err := goose.NewProvider(dialect, d.w, files,
+		goose.WithTableName(migrationTable), goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, fmt.Errorf("migrate %s: %w", d.path, err)
+	}
+	return provider, nil
 }

@@ -21,6 +21,9 @@ type Outbox struct {
 	db  *database
 	dir string
 	now func() time.Time
+	commits
+	lock    *os.File // of OpenOutbox, while no server runs
+	version int64    // of ChangedElsewhere; belongs to the holder of the writing token
 }
 
 func openOutbox(ctx context.Context, dir string, now func() time.Time) (*Outbox, error) {
@@ -58,37 +61,36 @@ func OpenOutboxReadOnly(dir string) (*Outbox, error) {
 	return &Outbox{db: d, dir: dir, now: time.Now}, nil
 }
 
-// Close closes an outbox opened by OpenOutboxReadOnly; that of a Store is closed
-// with the Store.
+// Close closes an outbox opened by OpenOutboxReadOnly or OpenOutbox; that of a Store
+// is closed with the Store.
 func (o *Outbox) Close() error {
 	if o.db == nil {
 		return nil
 	}
-	return o.db.close()
+	err := o.db.close()
+	if o.lock != nil {
+		o.lock.Close()
+	}
+	return err
 }
 
 // SpoolDir is where the files named by Submission.Spool are. Their writers make
 // them durable before Insert, and remove them.
 func (o *Outbox) SpoolDir() string { return filepath.Join(o.dir, "spool") }
 
-func (o *Outbox) write(ctx context.Context, op string, fn func(*tx) error) error {
-	if o.db.w == nil {
-		return fmt.Errorf("%s: %w", op, ErrReadOnly)
-	}
-	return o.db.write(ctx, op, fn)
-}
-
 const submissionColumns = `id, state, claimed_from, mailbox, login, remote_addr, envelope_from, recipients, recipient_search,
 	dsn_ret, dsn_envid, message_id, mark, size, spool, attempts, next_attempt, created, updated, expires,
-	last_error, hold_reason, graph_request_id, delay_notified`
+	last_error, hold_reason, graph_request_id, delay_notified,
+	progress, wish, subject, digest, gather_until, drop_copy`
 
 func scanSubmission(scan func(...any) error) (*Submission, error) {
 	var s Submission
 	var state, claimedFrom, recipients, search string
-	var attempts, next, created, updated, expires, delay int64
+	var attempts, next, created, updated, expires, delay, gather, drop int64
 	err := scan(&s.ID, &state, &claimedFrom, &s.Mailbox, &s.Login, &s.RemoteAddr, &s.EnvelopeFrom, &recipients, &search,
 		&s.DSN.Ret, &s.DSN.EnvID, &s.MessageID, &s.Mark, &s.Size, &s.Spool, &attempts, &next, &created, &updated, &expires,
-		&s.LastError, &s.HoldReason, &s.GraphRequestID, &delay)
+		&s.LastError, &s.HoldReason, &s.GraphRequestID, &delay,
+		&s.Progress, (*string)(&s.Wish), &s.Subject, &s.Digest, &gather, &drop)
 	if err != nil {
 		return nil, notFound(err)
 	}
@@ -97,7 +99,8 @@ func scanSubmission(scan func(...any) error) (*Submission, error) {
 	}
 	s.State, s.ClaimedFrom, s.Attempts = State(state), State(claimedFrom), int(attempts)
 	s.NextAttempt, s.Created, s.Updated = fromMillis(next), fromMillis(created), fromMillis(updated)
-	s.Expires, s.DelayNotified = fromMillis(expires), fromMillis(delay)
+	s.Expires, s.DelayNotified, s.GatherUntil = fromMillis(expires), fromMillis(delay), fromMillis(gather)
+	s.DropCopy = drop != 0
 	return &s, nil
 }
 
@@ -111,18 +114,23 @@ func (s *Submission) values() ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
+	drop := int64(0)
+	if s.DropCopy {
+		drop = 1
+	}
 	var search strings.Builder
 	for _, r := range s.Recipients {
 		search.WriteString(strings.ToLower(r.Address) + "\n")
 	}
 	return []any{s.ID, string(s.State), string(s.ClaimedFrom), s.Mailbox, s.Login, s.RemoteAddr, s.EnvelopeFrom, string(recipients), search.String(),
 		s.DSN.Ret, s.DSN.EnvID, s.MessageID, s.Mark, s.Size, s.Spool, int64(s.Attempts), millis(s.NextAttempt), millis(s.Created), millis(s.Updated), millis(s.Expires),
-		s.LastError, s.HoldReason, s.GraphRequestID, millis(s.DelayNotified)}, nil
+		s.LastError, s.HoldReason, s.GraphRequestID, millis(s.DelayNotified),
+		s.Progress, string(s.Wish), s.Subject, s.Digest, millis(s.GatherUntil), drop}, nil
 }
 
 func (s State) valid() bool {
 	switch s {
-	case StateSpooled, StateQueued, StateSending, StateUnclear, StateSent, StateBounced, StateHeld:
+	case StateSpooled, StateQueued, StateSending, StateUnclear, StateSent, StateBounced, StateHeld, StateRefused, StatePurged:
 		return true
 	}
 	return false
@@ -148,7 +156,10 @@ func (t *tx) putSubmission(s *Submission) error {
 	}
 	_, err = t.exec("INSERT INTO submissions ("+submissionColumns+") VALUES (?"+strings.Repeat(", ?", len(values)-1)+
 		") ON CONFLICT (id) DO UPDATE SET "+sets.String(), values...)
-	return err
+	if err != nil {
+		return err
+	}
+	return t.putEvents(s)
 }
 
 func (t *tx) submission(id string) (*Submission, error) {
@@ -179,7 +190,7 @@ func (o *Outbox) Insert(ctx context.Context, sub Submission) (*Submission, error
 			return err
 		}
 		if there {
-			return fmt.Errorf("submission %s is there already", sub.ID)
+			return fmt.Errorf("submission %s: %w", sub.ID, ErrExists)
 		}
 		if err := t.putSubmission(&sub); err != nil {
 			return err
@@ -325,6 +336,12 @@ func (f *Filter) where() (string, []any) {
 	if f.MessageID != "" {
 		term("message_id = ?", f.MessageID)
 	}
+	if f.Digest != "" {
+		term("digest = ?", f.Digest)
+	}
+	if f.Subject != "" {
+		term(`LOWER(subject) LIKE ? ESCAPE '\'`, containing(f.Subject))
+	}
 	if !f.OlderThan.IsZero() {
 		term("created < ?", f.OlderThan.UnixMilli())
 	}
@@ -387,12 +404,12 @@ func (o *Outbox) Counts(ctx context.Context) (map[State]int, error) {
 	return counts, o.db.explain("count submissions", rows.Err())
 }
 
-// Delete forgets sent and bounced submissions not changed since olderThan and
+// Delete forgets settled submissions not changed since olderThan, and what their logs say, and
 // returns them, so that the caller can remove spool files that are still there.
 func (o *Outbox) Delete(ctx context.Context, olderThan time.Time) ([]Submission, error) {
 	var gone []Submission
 	err := o.write(ctx, "forget submissions", func(t *tx) error {
-		const which = " WHERE state IN ('sent', 'bounced') AND updated < ?"
+		const which = " WHERE state IN ('sent', 'bounced', 'refused', 'purged') AND updated < ?"
 		rows, err := t.query("SELECT "+submissionColumns+" FROM submissions"+which+" ORDER BY id", olderThan.UnixMilli())
 		if err != nil {
 			return err
@@ -408,6 +425,13 @@ func (o *Outbox) Delete(ctx context.Context, olderThan time.Time) ([]Submission,
 		if err := rows.Err(); err != nil {
 			return err
 		}
+		rows.Close()
+		if len(gone) == 0 {
+			return nil
+		}
+		if _, err := t.exec("DELETE FROM events WHERE submission IN (SELECT id FROM submissions"+which+")", olderThan.UnixMilli()); err != nil {
+			return err
+		}
 		_, err = t.exec("DELETE FROM submissions"+which, olderThan.UnixMilli())
 		return err
 	})
@@ -420,6 +444,9 @@ func (o *Outbox) Delete(ctx context.Context, olderThan time.Time) ([]Submission,
 // Remove forgets one submission in any state; one that is not there is no error.
 func (o *Outbox) Remove(ctx context.Context, id string) error {
 	return o.write(ctx, "remove submission", func(t *tx) error {
+		if _, err := t.exec("DELETE FROM events WHERE submission = ?", id); err != nil {
+			return err
+		}
 		_, err := t.exec("DELETE FROM submissions WHERE id = ?", id)
 		return err
 	})

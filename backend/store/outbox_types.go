@@ -13,6 +13,8 @@ const (
 	StateSent    State = "sent"    // Graph has taken it
 	StateBounced State = "bounced" // given up, the sender was told
 	StateHeld    State = "held"    // waits for a person
+	StateRefused State = "refused" // never accepted: its client was told so
+	StatePurged  State = "purged"  // taken out by a person, without a notice
 )
 
 // Recipient is one envelope recipient with its DSN wishes, RFC 3461.
@@ -44,7 +46,9 @@ type Submission struct {
 	DSN          DSN
 
 	MessageID string // Message-ID field
-	Mark      string // our own mark in the message
+	Mark      string // reserved
+	Subject   string // only if the configuration wants it in the log
+	Digest    string // of the message as received, to know it again; may be empty
 	Size      int64  // bytes of the spool file
 	Spool     string // file name within SpoolDir
 
@@ -57,6 +61,35 @@ type Submission struct {
 	HoldReason     string
 	GraphRequestID string
 	DelayNotified  time.Time // a DELAY notice was sent; zero: none
+
+	Progress    string    // notes of the queue for itself
+	Wish        Wish      // what a person asked for while the message was being sent
+	GatherUntil time.Time // until then recipients may be added
+	DropCopy    bool      // its copy in Sent Items is not wanted
+
+	// Events are added to the log by the Insert or Update that carries them. Reading
+	// leaves them empty; see Outbox.Events.
+	Events []Event
+}
+
+// Wish is what is to become of a submission as soon as nobody is sending it.
+type Wish string
+
+// The wishes.
+const (
+	WishNone   Wish = ""
+	WishHold   Wish = "hold"
+	WishBounce Wish = "bounce"
+	WishPurge  Wish = "purge"
+)
+
+// Event is one line of a submission's log.
+type Event struct {
+	At        time.Time // set by Insert and Update if zero
+	What      string    // accepted, sent, deferred, …
+	Status    string    // enhanced status code, RFC 3463; may be empty
+	Text      string    // for people; holds nothing of the message
+	RequestID string    // Graph's; may be empty
 }
 
 // Filter chooses submissions; zero fields do not restrict.
@@ -67,6 +100,8 @@ type Filter struct {
 	Sender    string // part of EnvelopeFrom, case does not matter
 	Recipient string // part of any recipient's address, case does not matter
 	MessageID string
+	Digest    string
+	Subject   string    // part of it, case does not matter; finds only what was logged with its subject
 	OlderThan time.Time // Created before
 	NewerThan time.Time // Created at or after
 	After     string    // ids greater than this one, for paging
