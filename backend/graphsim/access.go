@@ -63,7 +63,11 @@ func (c *call) openMailbox(user string, roles []string) *apiError {
 	if c.token.app.blocked[key] {
 		return fail(403, "ErrorAccessDenied", "Access to OData is disabled.")
 	}
-	if !c.token.any(roles) && !anyOf(c.token.app.grants[key], roles) {
+	if u := c.token.user; u != nil {
+		if !c.token.opensFor(b, roles) {
+			return errAccessDenied()
+		}
+	} else if !c.token.any(roles) && !anyOf(c.token.app.grants[key], roles) {
 		return errAccessDenied()
 	}
 	if b.user.NoMailbox {

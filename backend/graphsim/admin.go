@@ -1,8 +1,10 @@
 package graphsim
 
 import (
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -31,13 +33,22 @@ var adminCalls = map[string]func(s *Sim, r *http.Request, in *adminInput) (any, 
 	"POST reset-delta":   (*Sim).adminResetDelta,
 	"POST quota":         (*Sim).adminQuota,
 	"POST block":         (*Sim).adminBlock,
-	"POST revoke":        func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.RevokeTokens(); return nil, nil },
-	"GET deliveries":     func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return list(s.Delivered()), nil },
-	"DELETE deliveries":  func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.ResetDeliveries(); return nil, nil },
-	"GET requests":       func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return list(s.Requests()), nil },
-	"GET counts":         func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return s.counts(), nil },
-	"DELETE requests":    func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.ResetRequests(); return nil, nil },
-	"POST faults":        (*Sim).adminFault,
+	"POST clock": func(s *Sim, _ *http.Request, in *adminInput) (any, error) {
+		s.SetClock(time.Duration(in.Seconds) * time.Second)
+		return nil, nil
+	},
+	"POST device":       (*Sim).adminDevice,
+	"POST certificate":  (*Sim).adminCertificate,
+	"POST federated":    (*Sim).adminFederated,
+	"POST identity":     (*Sim).adminIdentity,
+	"POST rbac":         (*Sim).adminRBAC,
+	"POST revoke":       func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.RevokeTokens(); return nil, nil },
+	"GET deliveries":    func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return list(s.Delivered()), nil },
+	"DELETE deliveries": func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.ResetDeliveries(); return nil, nil },
+	"GET requests":      func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return list(s.Requests()), nil },
+	"GET counts":        func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { return s.counts(), nil },
+	"DELETE requests":   func(s *Sim, _ *http.Request, _ *adminInput) (any, error) { s.ResetRequests(); return nil, nil },
+	"POST faults":       (*Sim).adminFault,
 	"GET faults": func(s *Sim, _ *http.Request, _ *adminInput) (any, error) {
 		return object{{"fired", s.FaultsFired()}}, nil
 	},
@@ -51,9 +62,19 @@ type adminInput struct {
 	ClientID       string
 	Secret         string
 	ExpiredSecret  string
+	SecretEnds     time.Time // when Secret ends; zero: never
+	Public         bool
+	Delegated      []string
+	Certificate    string // PEM
+	Issuer         string
+	Subject        string
+	Audience       string
+	UserCode       string
+	Seconds        int64
 
 	UPN, DisplayName, Language string
 	Aliases, SendAs            []string
+	FullAccess                 []string
 	NoMailbox                  bool
 
 	User, Parent, Folder, Name string
@@ -145,8 +166,17 @@ func (s *Sim) adminApp(_ *http.Request, in *adminInput) (any, error) {
 	if err := s.addAppLocked(in.Tenant, in.ClientID, in.Secret, in.Roles); err != nil {
 		return nil, err
 	}
+	a := s.mustApp(in.Tenant, in.ClientID)
+	if in.Secret != "" && !in.SecretEnds.IsZero() {
+		a.secrets[len(a.secrets)-1].expires = in.SecretEnds
+	}
+	if in.Public {
+		a.public = true
+	}
+	if in.Delegated != nil {
+		a.delegated = in.Delegated
+	}
 	if in.ExpiredSecret != "" {
-		a := s.mustApp(in.Tenant, in.ClientID)
 		a.secrets = append(a.secrets, appSecret{in.ExpiredSecret, s.now().Add(-time.Hour)})
 	}
 	return nil, nil
@@ -156,7 +186,7 @@ func (s *Sim) adminUser(_ *http.Request, in *adminInput) (any, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id, err := s.addUserLocked(in.Tenant, UserSpec{
-		ID: in.ID, UPN: in.UPN, Aliases: in.Aliases, DisplayName: in.DisplayName, SendAs: in.SendAs, NoMailbox: in.NoMailbox, Language: in.Language,
+		ID: in.ID, UPN: in.UPN, Aliases: in.Aliases, DisplayName: in.DisplayName, SendAs: in.SendAs, FullAccess: in.FullAccess, NoMailbox: in.NoMailbox, Language: in.Language,
 	})
 	return object{{"id", id}}, err
 }
@@ -335,6 +365,69 @@ func (s *Sim) adminBlock(_ *http.Request, in *adminInput) (any, error) {
 		return nil, fmt.Errorf("tenant, clientId or user: %w", errGone)
 	}
 	t.apps[strings.ToLower(in.ClientID)].blocked[strings.ToLower(b.user.ID)] = in.Blocked
+	return nil, nil
+}
+
+// appExists keeps the calls below from panicking.
+func (s *Sim) appExists(in *adminInput) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.findTenant(in.Tenant); t == nil || t.apps[strings.ToLower(in.ClientID)] == nil {
+		return fmt.Errorf("tenant or clientId: %w", errGone)
+	}
+	return nil
+}
+
+func (s *Sim) adminDevice(_ *http.Request, in *adminInput) (any, error) {
+	ok := false
+	if in.User == "" {
+		ok = s.DeclineDevice(in.UserCode)
+	} else {
+		ok = s.ApproveDevice(in.UserCode, in.User)
+	}
+	if !ok {
+		return nil, fmt.Errorf("userCode or user: %w", errGone)
+	}
+	return nil, nil
+}
+
+func (s *Sim) adminCertificate(_ *http.Request, in *adminInput) (any, error) {
+	if err := s.appExists(in); err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode([]byte(in.Certificate))
+	if block == nil {
+		return nil, errors.New("certificate must be PEM")
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	s.AddCertificate(in.Tenant, in.ClientID, cert)
+	return nil, nil
+}
+
+func (s *Sim) adminFederated(_ *http.Request, in *adminInput) (any, error) {
+	if err := s.appExists(in); err != nil {
+		return nil, err
+	}
+	s.AddFederated(in.Tenant, in.ClientID, FederatedIssuer{Issuer: in.Issuer, Subject: in.Subject, Audience: in.Audience})
+	return nil, nil
+}
+
+func (s *Sim) adminIdentity(_ *http.Request, in *adminInput) (any, error) {
+	if err := s.appExists(in); err != nil {
+		return nil, err
+	}
+	s.AddManagedIdentity(in.Tenant, in.ClientID)
+	return nil, nil
+}
+
+func (s *Sim) adminRBAC(_ *http.Request, in *adminInput) (any, error) {
+	if err := errors.Join(s.appExists(in), s.userExists(in.User)); err != nil {
+		return nil, err
+	}
+	s.GrantRBAC(in.Tenant, in.ClientID, in.User, in.Roles...)
 	return nil, nil
 }
 

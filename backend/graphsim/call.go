@@ -138,6 +138,9 @@ func (c *call) dispatch() (*reply, *apiError) {
 		return c.beta(seg[1:])
 	}
 	seg = seg[1:]
+	if len(seg) > 0 && strings.HasPrefix(seg[0], "applications(") {
+		return c.application(seg)
+	}
 	if len(seg) == 0 || seg[0] == "" {
 		return nil, errSegment("")
 	}

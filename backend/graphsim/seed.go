@@ -15,6 +15,7 @@ type UserSpec struct {
 	Aliases     []string
 	DisplayName string
 	SendAs      []string // addresses of others this mailbox may send as
+	FullAccess  []string // mailboxes of others the user may open
 	NoMailbox   bool     // in the directory only
 	Language    string   // of folder names: "en" (default), "de", "fr"
 }

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -70,6 +71,9 @@ type Sim struct {
 	mu         sync.Mutex
 	tenants    []*tenant
 	tokens     map[string]*accessToken
+	devices    map[string]*deviceCode
+	refreshes  map[string]*refreshToken
+	skew       atomic.Int64        // of the clock, in nanoseconds, as SetClock says
 	identities []*app              // managed identities of the machine
 	boxes      map[string]*mailbox // by lower-case user id
 	deliveries []Delivery
@@ -118,13 +122,15 @@ func New(opts Options) *Sim {
 	}
 	opts.Limits = opts.Limits.withDefaults()
 	s := &Sim{
-		opts:    opts,
-		log:     opts.Logger,
-		tokens:  map[string]*accessToken{},
-		boxes:   map[string]*mailbox{},
-		uploads: map[string]*upload{},
-		subs:    map[string]*subscription{},
-		limits:  map[limitKey]*usage{},
+		opts:      opts,
+		log:       opts.Logger,
+		tokens:    map[string]*accessToken{},
+		devices:   map[string]*deviceCode{},
+		refreshes: map[string]*refreshToken{},
+		boxes:     map[string]*mailbox{},
+		uploads:   map[string]*upload{},
+		subs:      map[string]*subscription{},
+		limits:    map[limitKey]*usage{},
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -133,7 +139,10 @@ func New(opts Options) *Sim {
 	return s
 }
 
-func (s *Sim) now() time.Time { return s.opts.Clock() }
+func (s *Sim) now() time.Time { return s.opts.Clock().Add(time.Duration(s.skew.Load())) }
+
+// SetClock lets the service's clock differ from Options.Clock, so that a machine whose own clock is wrong can be tried.
+func (s *Sim) SetClock(ahead time.Duration) { s.skew.Store(int64(ahead)) }
 
 // laterLocked runs fn once the clock has reached due, at the next call that looks.
 func (s *Sim) laterLocked(due time.Time, fn func()) {
@@ -159,6 +168,7 @@ func (s *Sim) settleLocked() {
 // ServeHTTP answers /{tenant}/oauth2/v2.0/token, /v1.0/…, upload URLs, the managed identity endpoint and with Options.Admin /_sim/….
 func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.EscapedPath()
+	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat))
 	switch {
 	case strings.HasPrefix(path, "/_sim/"):
 		if !s.opts.Admin {
@@ -168,7 +178,9 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveAdmin(w, r)
 	case strings.HasSuffix(strings.ToLower(path), "/oauth2/v2.0/token"):
 		s.serveToken(w, r)
-	case path == imdsPath:
+	case strings.HasSuffix(strings.ToLower(path), "/oauth2/v2.0/devicecode"):
+		s.serveDevice(w, r)
+	case path == imdsPath || path == appServicePath:
 		s.serveIdentity(w, r)
 	case strings.HasPrefix(path, uploadPrefix):
 		s.serveUpload(w, r)

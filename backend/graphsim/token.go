@@ -29,6 +29,9 @@ type app struct {
 	certs    []appCert
 	issuers  []FederatedIssuer
 	roles    []string
+	// delegated permissions with consent for all users, and whether users may sign in without the app's secret.
+	delegated []string
+	public    bool
 	// grants are roles from RBAC for Applications by lower-case mailbox id; the token does not show them.
 	grants map[string][]string
 	// blocked mailboxes by an application access policy, by lower-case id.
@@ -43,7 +46,8 @@ type appSecret struct {
 // accessToken is a token this Sim has issued.
 type accessToken struct {
 	app     *app
-	roles   []string
+	user    *mailbox // who has signed in; nil for the app itself
+	roles   []string // for a user: delegated permissions
 	expires time.Time
 }
 
@@ -86,6 +90,11 @@ func (s *Sim) tokenReply(c *call, r *http.Request) *reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settleLocked()
+	if form, err := url.ParseQuery(string(c.body)); err == nil && r.Method == http.MethodPost {
+		if grant := form.Get("grant_type"); grant == deviceGrant || grant == "refresh_token" {
+			return s.delegatedReply(c, r, form)
+		}
+	}
 	raw, fail := s.issueLocked(c, r)
 	if fail != nil {
 		return c.entraFailure(fail)
@@ -220,7 +229,10 @@ func (a *app) checkSecret(secret string, now time.Time) *entraError {
 }
 
 // mintLocked makes a token. It looks like a JWT, for programs that show its roles, and is only good here.
-func (s *Sim) mintLocked(a *app) string {
+func (s *Sim) mintLocked(a *app) string { return s.mintUserLocked(a, nil, a.roles) }
+
+// mintUserLocked makes a token of an app, or of a user who has signed in to it.
+func (s *Sim) mintUserLocked(a *app, user *mailbox, permissions []string) string {
 	now := s.now()
 	if len(s.tokens) > 10000 {
 		for raw, t := range s.tokens {
@@ -229,13 +241,18 @@ func (s *Sim) mintLocked(a *app) string {
 			}
 		}
 	}
-	tok := &accessToken{app: a, roles: append([]string(nil), a.roles...), expires: now.Add(s.opts.TokenLifetime)}
+	tok := &accessToken{app: a, user: user, roles: append([]string(nil), permissions...), expires: now.Add(s.opts.TokenLifetime)}
 	claims := object{
 		{"aud", "https://graph.microsoft.com"}, {"iss", "https://sts.windows.net/" + a.tenant.id + "/"},
 		{"iat", now.Unix()}, {"nbf", now.Unix()}, {"exp", tok.expires.Unix()},
-		{"appid", a.clientID}, {"idtyp", "app"}, {"tid", a.tenant.id}, {"uti", newGUID()}, {"ver", "1.0"},
+		{"appid", a.clientID}, {"tid", a.tenant.id}, {"uti", newGUID()}, {"ver", "1.0"},
 	}
-	if len(tok.roles) > 0 {
+	if user != nil {
+		claims = append(claims, property{"idtyp", "user"}, property{"upn", user.user.UPN}, property{"scp", strings.Join(tok.roles, " ")})
+	} else {
+		claims = append(claims, property{"idtyp", "app"})
+	}
+	if user == nil && len(tok.roles) > 0 {
 		claims = append(claims, property{"roles", tok.roles})
 	}
 	enc := base64.RawURLEncoding
