@@ -116,7 +116,7 @@ func (e *entry) renewLocked() *flight {
 func (e *entry) run(f *flight) {
 	ctx, cancel := context.WithTimeout(e.m.ctx, requestTimeout)
 	defer cancel()
-	tok, err := e.grant.fetch(ctx, e.m.client)
+	tok, err := e.grant.fetch(ctx, e.m.clients)
 	if err == nil && !strings.EqualFold(tok.Type(), "Bearer") {
 		tok, err = nil, errors.New("answer is no bearer token")
 	}

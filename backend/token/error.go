@@ -62,7 +62,14 @@ var permanent = map[string]bool{
 func newError(err error, now time.Time) *Error {
 	var r *oauth2.RetrieveError
 	if !errors.As(err, &r) {
-		return &Error{Err: err}
+		e := &Error{Err: err}
+		switch {
+		case errors.Is(err, ErrNotSignedIn):
+			e.Permanent, e.Advice = true, "Let the user sign in: postern signin CREDENTIAL --config FILE."
+		case errors.Is(err, errTokenFile):
+			e.Advice = "Check federated_token_file: the file must be there, readable for Postern, and renewed by whoever issues it."
+		}
+		return e
 	}
 	e := &Error{OAuth: clean(r.ErrorCode)}
 	if r.Response != nil {

@@ -19,10 +19,10 @@ import (
 
 // Manager keeps the tokens of all credentials. It is safe for concurrent use.
 type Manager struct {
-	client *http.Client
-	log    *slog.Logger
-	ctx    context.Context // of all requests; ends with Close
-	cancel context.CancelFunc
+	clients clients
+	log     *slog.Logger
+	ctx     context.Context // of all requests; ends with Close
+	cancel  context.CancelFunc
 
 	mu      sync.Mutex
 	entries map[key]*entry
@@ -49,9 +49,24 @@ func NewManager(client *http.Client, logger *slog.Logger) *Manager {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	m := &Manager{client: own, log: logger, entries: make(map[key]*entry)}
+	m := &Manager{clients: clients{own, directClient(own)}, log: logger, entries: make(map[key]*entry)}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m
+}
+
+// directClient is client without its proxy. A transport that is not the standard one is taken as it is.
+func directClient(client *http.Client) *http.Client {
+	own := *client
+	base := own.Transport
+	if base == nil {
+		base = http.DefaultTransport
+	}
+	if t, ok := base.(*http.Transport); ok {
+		t = t.Clone()
+		t.Proxy = nil
+		own.Transport = t
+	}
+	return &own
 }
 
 // Close ends all requests and renewals and waits for them. Tokens in the cache are no longer handed out.
