@@ -323,6 +323,7 @@ func TestExpungePolicies(t *testing.T) {
 		{DeleteTrash, 2, 0, graphsim.Fault{}},
 		{DeletePurge, 0, 0, graphsim.Fault{}},
 		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 400, Code: "ErrorInvalidOperation"}},
+		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 404, Code: "ErrorItemNotFound"}},
 		{DeletePurge, 0, 2, graphsim.Fault{Path: "/permanentDelete", Status: 405, Code: "MethodNotAllowed"}},
 	} {
 		t.Run(string(tt.policy)+tt.fault.Path, func(t *testing.T) {
@@ -356,6 +357,35 @@ func TestExpungePolicies(t *testing.T) {
 				if strings.Contains(flagsOf(trash, uid), "Deleted") {
 					t.Error("the mark has come along to Trash")
 				}
+			}
+		})
+	}
+}
+
+// A folder that has just been deleted in Outlook must not swallow what is moved there: Graph's "not found" is about the
+// folder, and the messages are where they were.
+func TestMoveToVanishedFolder(t *testing.T) {
+	for _, op := range []string{"move", "copy"} {
+		t.Run(op, func(t *testing.T) {
+			sim, url := newSim(t, graphsim.Options{})
+			sim.AddMessage(alice, "inbox", mail(0), graphsim.MessageSpec{})
+			sim.AddFolder(alice, "", "Old")
+			b, _ := start(t, testConfig(t, url, t.TempDir()))
+			a := accountOf(t, b, alice)
+			m := open(t, a, "INBOX")
+			open(t, a, "Old")
+			inject(t, sim, graphsim.Fault{Path: "/" + op + "$", Status: 404, Code: "ErrorItemNotFound"})
+			var err error
+			if op == "move" {
+				_, err = m.Move(t.Context(), []imap.UID{1}, "Old")
+			} else {
+				_, err = m.Copy(t.Context(), []imap.UID{1}, "Old")
+			}
+			if KindOf(err) != NotFound {
+				t.Errorf("%s = %v, want NotFound", op, err)
+			}
+			if got := m.UIDs(); !slices.Equal(got, []imap.UID{1}) {
+				t.Errorf("left in INBOX: %v, want the message", got)
 			}
 		})
 	}

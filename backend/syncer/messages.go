@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/emersion/go-imap/v2"
 
@@ -72,6 +73,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 	}
 	var done []store.Moved
 	var made []string
+	var lost []string
 	var gone []store.GraphID
 	var failed error
 	for i, res := range results {
@@ -87,9 +89,18 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 			done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: store.GraphID(id)})
 			made = append(made, id)
 		case graph.IsNotFound(res.Err):
-			gone = append(gone, msgs[i].GraphID)
+			lost = append(lost, ids[i])
 		default:
 			failed = res.Err
+		}
+	}
+	// "Not found" is said of the message and of the destination alike.
+	for i, err := range s.stillIn(ctx, src, lost) {
+		switch {
+		case err == nil:
+			gone = append(gone, store.GraphID(lost[i]))
+		case failed == nil:
+			failed = err
 		}
 	}
 	s.wrote(made...)
@@ -137,6 +148,32 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 		}
 	}
 	return pairs, failed
+}
+
+// errDestination means that the folder messages were to go to is no longer there.
+var errDestination = fmt.Errorf("the destination is gone: %w", store.ErrNotFound)
+
+// stillIn looks for messages Graph did not find when it was to take them elsewhere. The error of each is nil if it has
+// left the folder, errDestination if it lies there as before, and else why that is not known.
+func (s *Syncer) stillIn(ctx context.Context, src *store.Folder, ids []string) []error {
+	errs := make([]error, len(ids))
+	if len(ids) == 0 {
+		return nil
+	}
+	for i, res := range s.o.Graph.GetMany(ctx, ids, graph.ListOptions{Select: []string{"id", "parentFolderId"}}) {
+		switch {
+		case res.Err == nil:
+			if p := res.Message.ParentFolderID; p == nil || *p == string(src.GraphID) {
+				errs[i] = errDestination
+			}
+		case !graph.IsNotFound(res.Err):
+			errs[i] = res.Err
+		}
+	}
+	if slices.Contains(errs, errDestination) {
+		s.askTree()
+	}
+	return errs
 }
 
 // leave marks messages as being moved by a client, or takes the mark back.
@@ -294,7 +331,7 @@ func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) 
 		s.o.Graph.UpdateMany(ctx, clear)
 		return s.o.Graph.DeleteMany(ctx, ids, graph.DeleteToTrash)
 	case s.o.Delete == DeletePurge:
-		return s.orElse(ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeletePermanent), func(rest []string) []error {
+		return s.orElse(ctx, ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeletePermanent), func(rest []string) []error {
 			return s.recoverable(ctx, rest, from == trash)
 		})
 	}
@@ -302,7 +339,7 @@ func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) 
 }
 
 func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []error {
-	return s.orElse(ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeleteRecoverable), func(rest []string) []error {
+	return s.orElse(ctx, ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeleteRecoverable), func(rest []string) []error {
 		errs := s.o.Graph.DeleteMany(ctx, rest, graph.DeleteToTrash)
 		if inTrash {
 			return errs
@@ -322,14 +359,31 @@ func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []
 	})
 }
 
-// orElse tries second for those ids for which the first way is not available at all.
-func (s *Syncer) orElse(ids []string, errs []error, second func([]string) []error) []error {
-	var rest []string
-	var at []int
+// orElse tries second for those ids for which the first way is not available at all. "Not found" may mean the message or
+// the folder it should go to (observed: both are ErrorItemNotFound), so those are looked for: a message that is still
+// there must not be told as removed.
+func (s *Syncer) orElse(ctx context.Context, ids []string, errs []error, second func([]string) []error) []error {
+	var rest, lost []string
+	var at, lostAt []int
 	for i, err := range errs {
-		if unavailable(err) {
+		switch {
+		case unavailable(err):
 			rest = append(rest, ids[i])
 			at = append(at, i)
+		case err != nil && graph.IsNotFound(err):
+			lost = append(lost, ids[i])
+			lostAt = append(lostAt, i)
+		}
+	}
+	if len(lost) > 0 {
+		for i, res := range s.o.Graph.GetMany(ctx, lost, graph.ListOptions{Select: []string{"id"}}) {
+			switch {
+			case res.Err == nil:
+				rest = append(rest, lost[i])
+				at = append(at, lostAt[i])
+			case !graph.IsNotFound(res.Err):
+				errs[lostAt[i]] = res.Err // not known: told as failed, tried again by the client
+			}
 		}
 	}
 	if len(rest) > 0 {
@@ -347,9 +401,6 @@ func unavailable(err error) bool {
 		return true
 	case 400:
 		return !graph.IsCode(err, "ErrorInvalidIdMalformed")
-	case 404:
-		// The destination may be what is missing.
-		return graph.IsCode(err, "ErrorFolderNotFound", "UnknownError", "BadRequest")
 	}
 	return false
 }
