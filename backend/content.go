@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
 	"golang.org/x/sync/errgroup"
@@ -15,10 +16,11 @@ import (
 )
 
 const (
-	headerChunk  = 1000 // messages whose headers are in memory at once
-	fetchers     = 4    // bodies read at once for one command: Graph's limit for one mailbox
-	autoSizes    = 50   // messages that SizeAuto reads for one command
-	searchResult = 1000 // Graph: search-query-parameter, the most it finds
+	headerChunk  = 1000             // messages whose headers are in memory at once
+	bodyPatience = 11 * time.Minute // how long a reading waits: longer than the whole window of Graph's request limit
+	fetchers     = 4                // bodies read at once for one command: Graph's limit for one mailbox
+	autoSizes    = 50               // messages that SizeAuto reads for one command
+	searchResult = 1000             // Graph: search-query-parameter, the most it finds
 )
 
 // rows returns the store's rows of some messages, in the order of UIDs.
@@ -128,7 +130,7 @@ func (m *Mailbox) Body(ctx context.Context, uid imap.UID) (*Body, error) {
 	if len(rows) == 0 {
 		return nil, &Error{Kind: NotFound, Op: "read message", Text: "the message has been removed"}
 	}
-	b, err := m.body(interactive(ctx), rows[0])
+	b, err := m.body(graph.WithPatience(interactive(ctx), bodyPatience), rows[0])
 	return b, translate("read message", err)
 }
 

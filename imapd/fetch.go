@@ -36,6 +36,13 @@ func (s *session) fetch(c *command) error {
 		s.tellKeywords()
 	}
 	err = f.run(sel)
+	if err != nil && f.s.ctx.Err() == nil && s.enc.Err() == nil && stopsFetch(err) {
+		// A client that is told NO takes the messages it did not get for gone: mbsync never asks for them again. One
+		// that is cut off comes back and does.
+		s.logError(c, err)
+		_ = f.markSeen() // it is told when the client is back
+		return bye(reply(err).text)
+	}
 	if seenErr := f.markSeen(); err == nil || s.enc.Err() != nil {
 		err = seenErr
 	}

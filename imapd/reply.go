@@ -3,6 +3,7 @@ package imapd
 import (
 	"errors"
 	"log/slog"
+	"net"
 
 	"github.com/emersion/go-imap/v2"
 
@@ -104,6 +105,9 @@ func logLevel(err error) slog.Level {
 	if _, ok := errors.AsType[*status](err); ok || wire.Recoverable(err) {
 		return slog.LevelDebug
 	}
+	if _, ok := errors.AsType[bye](err); ok || lostConnection(err) {
+		return slog.LevelDebug
+	}
 	switch backend.KindOf(err) {
 	case backend.Internal:
 		return slog.LevelError
@@ -111,6 +115,12 @@ func logLevel(err error) slog.Level {
 		return slog.LevelWarn
 	}
 	return slog.LevelDebug
+}
+
+// lostConnection reports an error of the connection to the client: it left, or took too long.
+func lostConnection(err error) bool {
+	_, ok := errors.AsType[net.Error](err)
+	return ok || isEOF(err) || errors.Is(err, net.ErrClosed)
 }
 
 // tryCreate marks the refusal of a destination that does not exist, so that the

@@ -30,7 +30,7 @@ const (
 	maxBadCommands           = 20  // in a row
 	maxBadBeforeLogin        = 5   // in a row
 	maxCommandsBeforeLogin   = 100 // altogether
-	commandKeepAlive         = 20 * time.Second
+	commandKeepAlive         = 8 * time.Second
 	commandKeepAliveResponse = "* OK Still working"
 )
 

@@ -106,7 +106,8 @@ func (c *Client) batchPart(ctx context.Context, op string, requests []batchReque
 	for i := range pending {
 		pending[i] = i
 	}
-	latest := time.Now().Add(LaneOf(ctx).patience())
+	patience, _ := patienceOf(ctx)
+	latest := time.Now().Add(patience)
 	var throttled, transient int
 	renewed := false
 	// stop ends the batch with what there is; what was never sent says so.

@@ -14,6 +14,7 @@ type Limits struct {
 	OthersAtOnce    int           // of these, how many all lanes but Interactive may use together; whole batches excepted
 	Requests        int           // per RequestWindow
 	Background      int           // of these, how many may be used up when a background call still starts
+	Patient         int           // of these, how many may be used up when a call with patience (WithPatience) still starts
 	RequestWindow   time.Duration //
 	UploadBytes     int64         // per UploadWindow
 	UploadWindow    time.Duration
@@ -29,7 +30,8 @@ func DefaultLimits() Limits {
 		Concurrent:      4,
 		OthersAtOnce:    3,
 		Requests:        9600, // of 10,000
-		Background:      8200,
+		Background:      8800,
+		Patient:         8200,
 		RequestWindow:   10 * time.Minute,
 		UploadBytes:     145_000_000, // of 150 MB
 		UploadWindow:    5 * time.Minute,
@@ -58,6 +60,7 @@ type Budget struct {
 // demand is what one HTTP request needs.
 type demand struct {
 	lane     Lane
+	patient  bool
 	requests int   // as Graph counts, one for each item of a batch
 	slots    int   // as many at once
 	upload   int64 // bytes
@@ -83,7 +86,10 @@ func NewBudget(l Limits) *Budget {
 	l.OthersAtOnce = min(l.OthersAtOnce, l.Concurrent)
 	def(&l.Requests, d.Requests)
 	if l.Background <= 0 {
-		l.Background = max(1, l.Requests*85/100)
+		l.Background = max(1, l.Requests*92/100)
+	}
+	if l.Patient <= 0 {
+		l.Patient = max(1, l.Requests*85/100)
 	}
 	def(&l.RequestWindow, d.RequestWindow)
 	def(&l.UploadBytes, d.UploadBytes)
@@ -135,7 +141,7 @@ func (b *Budget) Remaining(lane Lane) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.requests.expire(time.Now())
-	return max(0, int(b.requestLimit(lane)-b.requests.sum))
+	return max(0, int(b.requestLimit(demand{lane: lane})-b.requests.sum))
 }
 
 // Delay returns how long a call of the lane would wait now for a known time: a Retry-After, a used-up window, and for
@@ -151,8 +157,11 @@ func (b *Budget) Delay(lane Lane) time.Duration {
 	return max(0, b.earliestLocked(d, now).Sub(now))
 }
 
-func (b *Budget) requestLimit(lane Lane) int64 {
-	if lane == Background {
+func (b *Budget) requestLimit(d demand) int64 {
+	switch {
+	case d.patient:
+		return int64(b.limits.Patient)
+	case d.lane == Background:
 		return int64(b.limits.Background)
 	}
 	return int64(b.limits.Requests)
@@ -163,7 +172,7 @@ func (b *Budget) earliestLocked(d demand, now time.Time) time.Time {
 	at := now
 	for _, t := range []time.Time{
 		b.paused,
-		b.requests.when(now, int64(d.requests), b.requestLimit(d.lane)),
+		b.requests.when(now, int64(d.requests), b.requestLimit(d)),
 		b.uploads.when(now, d.upload, b.uploads.limit),
 		b.sends.when(now, int64(d.sends), b.sends.limit),
 	} {

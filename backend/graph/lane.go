@@ -38,6 +38,23 @@ func LaneOf(ctx context.Context) Lane {
 	return l
 }
 
+type patienceKey struct{}
+
+// WithPatience returns a context whose calls wait up to d for a known time, instead of as long as their lane usually
+// does. It is for reading in bulk while somebody is kept informed: such calls use up only Limits.Patient of the request
+// window, so that the rest of the mailbox's work goes on.
+func WithPatience(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, d)
+}
+
+// patienceOf returns how long a call of ctx may wait for a known time, and whether that was said by WithPatience.
+func patienceOf(ctx context.Context) (time.Duration, bool) {
+	if d, ok := ctx.Value(patienceKey{}).(time.Duration); ok {
+		return d, true
+	}
+	return LaneOf(ctx).patience(), false
+}
+
 // patience is how long a call of the lane may wait for a known time (a Retry-After, a used-up window) before it is
 // refused as throttled instead: a mail client gives up by itself after a minute or so, and the queue has its own
 // times. Background work waits as long as its context allows.

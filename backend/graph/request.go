@@ -83,7 +83,8 @@ func (c *Client) do(ctx context.Context, r call, handle func(*http.Response) err
 		return c.err
 	}
 	lane := LaneOf(ctx)
-	latest := time.Now().Add(lane.patience())
+	patience, _ := patienceOf(ctx)
+	latest := time.Now().Add(patience)
 	var throttled, transient int
 	renewed := false
 	for {
@@ -176,6 +177,7 @@ func (n *notSentError) Unwrap() error { return n.err }
 // attempt makes the call once.
 func (c *Client) attempt(ctx context.Context, r call, lane Lane, latest time.Time, handle func(*http.Response) error) error {
 	d := demand{lane: lane, requests: max(1, r.items), slots: max(1, r.items), sends: r.sends}
+	_, d.patient = patienceOf(ctx)
 	if r.body != nil {
 		d.upload = r.body.size
 	}
