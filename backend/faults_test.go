@@ -295,17 +295,19 @@ func TestAppendLarge(t *testing.T) {
 	}
 }
 
-func TestAppendSentCopy(t *testing.T) {
+// A message that Postern did not send is filed as the client asks, even beside another of the same Message-ID: a program
+// that restores or copies folders counts what it has written.
+func TestAppendToSentOfOldMessage(t *testing.T) {
 	sim, url := newSim(t, graphsim.Options{})
 	b, _ := start(t, testConfig(t, url, t.TempDir()))
 	a := accountOf(t, b, alice)
 	sim.AddMessage(alice, "sentitems", mail(7), graphsim.MessageSpec{NoTransportHeaders: true, IsRead: true})
 	m := open(t, a, "Sent")
 	uid, err := appendMail(t, a, "Sent", mail(7), time.Time{}, imap.FlagSeen)
-	if err != nil || uid != 1 {
+	if err != nil || uid != 2 {
 		t.Fatalf("append = %d, %v", uid, err)
 	}
-	if n := len(sim.Messages(alice, "sentitems")); n != 1 || len(m.UIDs()) != 1 {
+	if n := len(sim.Messages(alice, "sentitems")); n != 2 || len(m.UIDs()) != 2 {
 		t.Errorf("%d messages in Sent Items, %d for clients", n, len(m.UIDs()))
 	}
 	if got := readBody(t, m, uid); got != string(mail(7)) {

@@ -59,7 +59,7 @@ func (b *Backend) runSubmission(ctx context.Context) error { return b.outbox.Run
 
 // justSent is how long after sending a client's own copy may still be on its way into
 // Sent Items. A later one is somebody filing an old message, which must be kept.
-const justSent = 10 * time.Minute
+const justSent = time.Hour
 
 // submissionQueued reports whether a message with this Message-ID field is on its way
 // through the queue of the mailbox, or was a moment ago: Exchange files its copy itself.

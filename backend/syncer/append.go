@@ -361,6 +361,9 @@ func (s *Syncer) adoptSent(ctx context.Context, row *store.Folder, ix *message.I
 	if env == nil || env.MessageID == "" {
 		return 0, false, nil
 	}
+	if !s.o.Sending(env.MessageID) {
+		return 0, false, nil // an old message being filed: the client means a copy of its own
+	}
 	deadline := time.Now().Add(sentWait)
 	for {
 		m, err := s.findSent(ctx, row, env)
@@ -370,9 +373,6 @@ func (s *Syncer) adoptSent(ctx context.Context, row *store.Folder, ix *message.I
 		if m != nil {
 			uid, err := s.adopt(ctx, row, m, index, in)
 			return uid, true, err
-		}
-		if !s.o.Sending(env.MessageID) {
-			return 0, false, nil
 		}
 		if time.Now().After(deadline) {
 			return 0, true, nil
