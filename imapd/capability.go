@@ -9,8 +9,8 @@ import (
 // offered on purpose: CRAM-MD5, which needs clear passwords, and XOAUTH2, which
 // some clients pick by themselves and then fail.
 const capabilities = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE UIDPLUS MOVE IDLE UNSELECT NAMESPACE LIST-EXTENDED" +
-	" LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE CHILDREN STATUS=SIZE" +
-	" ESEARCH SEARCHRES WITHIN"
+	" LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE CHILDREN STATUS=SIZE CONDSTORE QRESYNC" +
+	" ESEARCH SEARCHRES WITHIN SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES"
 
 // capabilities returns what the client may use in the present state.
 func (s *session) capabilities() string {

@@ -38,14 +38,19 @@ func (s *session) tellChangesBut(expunges bool, known []imap.UID) error {
 	if expunges && len(v.gone) > 0 {
 		s.tellExpunges()
 	}
+	if len(v.gone) == 0 {
+		v.told = v.modSeq
+	}
 	if added = v.add(added); len(added) > 0 {
-		if !v.mbox.ReadOnly() {
+		if v.claimsRecent() {
 			if first, err := v.mbox.ClaimRecent(s.ctx); err == nil {
 				v.addRecent(first, added)
 			}
 		}
 		s.enc.Raw("* ").Num(uint64(v.len())).Raw(" EXISTS").CRLF()
-		s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
+		if !v.noRecent {
+			s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
+		}
 	}
 	if len(added) > 0 || len(updated) > 0 {
 		s.tellKeywords()
@@ -102,9 +107,12 @@ func (v *view) add(uids []imap.UID) []imap.UID {
 }
 
 // tellExpunges takes the messages that are gone out of the view, in time linear
-// in the view.
+// in the view. With QRESYNC one VANISHED names them all. RFC 7162 section 3.2.10.
 func (s *session) tellExpunges() {
 	v := s.view
+	if s.enabled.qresync {
+		s.enc.Raw("* VANISHED ").UIDs(v.gone).CRLF()
+	}
 	kept, g := 0, 0
 	for _, uid := range v.uids {
 		if g < len(v.gone) && v.gone[g] == uid {
@@ -112,9 +120,11 @@ func (s *session) tellExpunges() {
 			if v.isRecent(uid) {
 				v.recentCount--
 			}
-			// All before it that are gone have been told, so its number is one
-			// more than those that stay.
-			s.enc.Raw("* ").Num(uint64(kept + 1)).Raw(" EXPUNGE").CRLF()
+			if !s.enabled.qresync {
+				// All before it that are gone have been told, so its number is one
+				// more than those that stay.
+				s.enc.Raw("* ").Num(uint64(kept + 1)).Raw(" EXPUNGE").CRLF()
+			}
 			continue
 		}
 		v.uids[kept] = uid
@@ -131,8 +141,20 @@ func (s *session) tellKeywords() {
 	}
 }
 
-// tellFlags tells the flags of messages, ascending. Those that are gone are left out.
-func (s *session) tellFlags(uids []imap.UID) {
+// tellFlags tells the flags of messages, ascending, and with CONDSTORE their
+// mod-sequences. Those that are gone are left out.
+func (s *session) tellFlags(uids []imap.UID) { s.tellState(uids, 0, true) }
+
+// tellModSeqs tells the mod-sequences of messages that changed after since, to a
+// client that knows the flags. RFC 7162 section 3.1.3 wants that even where silence
+// was asked for.
+func (s *session) tellModSeqs(uids []imap.UID, since uint64) {
+	if s.enabled.condstore {
+		s.tellState(uids, since, false)
+	}
+}
+
+func (s *session) tellState(uids []imap.UID, since uint64, withFlags bool) {
 	v := s.view
 	if len(uids) == 0 {
 		return
@@ -141,11 +163,18 @@ func (s *session) tellFlags(uids []imap.UID) {
 	i := 0
 	v.mbox.Messages(uids, func(msg *backend.Message) bool {
 		n, found := slices.BinarySearch(v.uids[i:], msg.UID)
-		if i += n; !found {
+		if i += n; !found || msg.ModSeq <= since {
 			return s.enc.Err() == nil
 		}
-		flags = v.appendFlags(flags[:0], msg)
-		s.enc.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (UID ").Num(uint64(msg.UID)).Raw(" FLAGS ").Flags(flags).Raw(")").CRLF()
+		s.enc.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (UID ").Num(uint64(msg.UID))
+		if s.enabled.condstore {
+			s.enc.Raw(" MODSEQ (").Num(msg.ModSeq).Byte(')')
+		}
+		if withFlags {
+			flags = v.appendFlags(flags[:0], msg)
+			s.enc.Raw(" FLAGS ").Flags(flags)
+		}
+		s.enc.Byte(')').CRLF()
 		return s.enc.Err() == nil
 	})
 }

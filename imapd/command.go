@@ -11,6 +11,7 @@ type command struct {
 	uid  bool   // the UID form
 
 	keepsNumbers bool    // sequence numbers must not change before the tagged response
+	tellsModSeq  bool    // with CONDSTORE the tagged OK says HIGHESTMODSEQ
 	answered     bool    // the tagged response has been written
 	ok           *status // the tagged OK; nil: "NAME completed"
 }

@@ -31,6 +31,7 @@ func (s *session) expunge(c *command) error {
 		}
 		uids = slices.Clone(s.view.uidsOf(sel))
 	}
+	c.tellsModSeq = true // RFC 7162 section 3.2.7
 	// The EXPUNGE responses come out of the journal.
 	return s.wait(func(ctx context.Context) error {
 		_, err := s.view.mbox.Expunge(ctx, uids)

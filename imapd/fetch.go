@@ -24,9 +24,23 @@ func (s *session) fetch(c *command) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	if req.vanished && !s.enabled.qresync {
+		return bad("ENABLE QRESYNC first")
+	}
 	sel, err := s.selected(req.set)
-	if err != nil || len(sel) == 0 {
+	if err != nil {
 		return err
+	}
+	if req.has(fetchModSeq) {
+		s.enableCondstore()
+	}
+	if req.vanished {
+		if err := s.tellVanished(req.changedSince, req.set.(imap.UIDSet), 0); err != nil {
+			return err
+		}
+	}
+	if len(sel) == 0 {
+		return s.enc.Err()
 	}
 	f := newFetcher(s, req)
 	if err := f.sizes(sel); err != nil {
@@ -262,6 +276,7 @@ func (f *fetcher) markSeen() error {
 	if err := f.s.tellChanges(false); err != nil {
 		return err
 	}
+	before := f.s.view.modSeq
 	err := f.s.wait(func(ctx context.Context) error {
 		_, err := f.s.view.mbox.Store(ctx, f.seen, backend.StoreAdd, []imap.Flag{imap.FlagSeen}, 0)
 		return err
@@ -270,5 +285,9 @@ func (f *fetcher) markSeen() error {
 		f.s.tellFlags(f.seen)
 		return err
 	}
-	return f.s.tellChangesBut(false, f.seen)
+	if err := f.s.tellChangesBut(false, f.seen); err != nil {
+		return err
+	}
+	f.s.tellModSeqs(f.seen, before)
+	return f.s.enc.Err()
 }

@@ -72,6 +72,7 @@ type fetchRequest struct {
 	items []fetchItem
 	// changedSince selects messages with a higher mod-sequence; 0 selects all. RFC 7162 section 3.1.4.1.
 	changedSince uint64
+	vanished     bool // tell what was removed since as well; RFC 7162 section 3.2.6
 }
 
 func (r *fetchRequest) has(kind fetchKind) bool {
@@ -131,10 +132,15 @@ func (r *fetchRequest) parseModifiers(d *wire.Decoder) {
 			d.Space()
 			r.changedSince = d.Number64()
 			r.append(fetchItem{kind: fetchModSeq, label: "MODSEQ"})
+		case "VANISHED":
+			r.vanished = true
 		default:
 			d.Fail(&wire.SyntaxError{Text: "unknown FETCH modifier"})
 		}
 	})
+	if _, uids := r.set.(imap.UIDSet); r.vanished && (!uids || !r.has(fetchModSeq)) {
+		d.Fail(bad("VANISHED needs UID FETCH and CHANGEDSINCE"))
+	}
 }
 
 // add adds the item that begins with word and reads what belongs to it.

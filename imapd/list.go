@@ -50,6 +50,9 @@ func (s *session) list(*command) error {
 		s.enc.Raw(`* LIST (\Noselect) "` + delimiter + `" ""`).CRLF()
 		return nil
 	}
+	if req.status != nil && req.status.modSeq {
+		s.enableCondstore()
+	}
 	entries, err := s.listEntries(req.selectSubscribed || req.returnSubscribed)
 	if err != nil {
 		return err

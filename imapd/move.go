@@ -23,6 +23,7 @@ func (s *session) move(c *command) error {
 		c.done("", "No messages to move")
 		return nil
 	}
+	c.tellsModSeq = true // as for EXPUNGE
 	var result backend.CopyResult
 	err = s.wait(func(ctx context.Context) (err error) {
 		if account == v.account {

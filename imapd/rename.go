@@ -31,5 +31,9 @@ func (s *session) rename(*command) error {
 	if target != account {
 		return no(imap.ResponseCodeCannot, "Mailboxes cannot be moved between accounts")
 	}
-	return s.wait(func(ctx context.Context) error { return account.Rename(ctx, inner, innerTo) })
+	err = s.wait(func(ctx context.Context) error { return account.Rename(ctx, inner, innerTo) })
+	if err == nil && s.enabled.rev2 {
+		s.tellName(innerTo, account, inner)
+	}
+	return err
 }

@@ -23,6 +23,9 @@ func (s *session) search(c *command) error {
 	err := s.dec.End()
 	var hits []searchHit
 	if err == nil {
+		if req.key.uses(searchModSeq) {
+			s.enableCondstore()
+		}
 		hits, err = s.find(req)
 	}
 	if req.save {

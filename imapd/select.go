@@ -18,6 +18,10 @@ func (s *session) examine(c *command) error { return s.open(c, true) }
 func (s *session) open(c *command, readOnly bool) error {
 	s.dec.Space()
 	name := s.dec.Mailbox()
+	var resync *resync
+	if s.dec.TrySpace() {
+		resync = s.parseSelectParameters()
+	}
 	if err := s.dec.End(); err != nil {
 		return err
 	}
@@ -37,11 +41,11 @@ func (s *session) open(c *command, readOnly bool) error {
 		if err != nil {
 			return err
 		}
-		if v, err = newView(ctx, account, name, mbox); err != nil {
+		if v, err = newView(ctx, account, name, mbox, s.enabled.rev2); err != nil {
 			mbox.Close()
 			return err
 		}
-		if readOnly {
+		if readOnly && !s.enabled.rev2 {
 			st, err := account.Status(ctx, inner)
 			if err != nil {
 				mbox.Close()
@@ -63,18 +67,38 @@ func (s *session) open(c *command, readOnly bool) error {
 	v.newKeywords()
 	s.tellFlagNames()
 	s.enc.Raw("* ").Num(uint64(v.len())).Raw(" EXISTS").CRLF()
-	s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
-	if seq := v.firstUnseen(); seq > 0 {
-		s.enc.Raw("* OK [UNSEEN ").Num(uint64(seq)).Raw("] First unseen message").CRLF()
+	if s.enabled.rev2 {
+		s.tellName(v.mbox.Name(), account, inner)
+	} else {
+		s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
+		if seq := v.firstUnseen(); seq > 0 {
+			s.enc.Raw("* OK [UNSEEN ").Num(uint64(seq)).Raw("] First unseen message").CRLF()
+		}
 	}
 	s.enc.Raw("* OK [UIDVALIDITY ").Num(uint64(v.mbox.UIDValidity())).Raw("] UIDs valid").CRLF()
 	s.enc.Raw("* OK [UIDNEXT ").Num(uint64(v.uidNext())).Raw("] Predicted next UID").CRLF()
+	s.tellHighestModSeq()
+	if resync != nil && resync.uidValidity == v.mbox.UIDValidity() {
+		if err := s.resync(resync); err != nil {
+			return err
+		}
+	}
 	if v.mbox.ReadOnly() {
 		c.done("READ-ONLY", c.name+" completed")
 	} else {
 		c.done("READ-WRITE", c.name+" completed")
 	}
 	return nil
+}
+
+// tellName is the LIST response of IMAP4rev2's SELECT, which says under which name
+// the mailbox goes if that is not the one it was asked for by. RFC 9051 section 6.3.2.
+func (s *session) tellName(now string, account *backend.Account, asked string) {
+	s.enc.Raw(`* LIST () "` + delimiter + `" `).Mailbox(s.nameOf(account, now))
+	if now != asked {
+		s.enc.Raw(` ("OLDNAME" (`).Mailbox(s.nameOf(account, asked)).Raw("))")
+	}
+	s.enc.CRLF()
 }
 
 // uidNext returns the next UID as of the view. A message that came since is

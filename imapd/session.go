@@ -69,6 +69,9 @@ type session struct {
 type enabled struct {
 	utf8 bool // UTF8=ACCEPT or IMAP4rev2: names and strings are UTF-8
 	rev2 bool // IMAP4rev2 (RFC 9051): among others, SEARCH is answered with ESEARCH
+
+	condstore bool // MODSEQ in untagged FETCH responses
+	qresync   bool // VANISHED instead of EXPUNGE
 }
 
 func newSession(srv *Server, conn net.Conn, remote netip.Addr) *session {
@@ -350,6 +353,9 @@ func (s *session) answer(c *command, err error) error {
 	s.enc.SP().Raw(string(st.typ)).SP()
 	if st.code != "" {
 		s.enc.Byte('[').Raw(st.code).Raw("] ")
+	} else if c.tellsModSeq && s.enabled.condstore && s.view != nil && st.typ == imap.StatusResponseTypeOK {
+		// After the changes have been told, for it says that nothing up to it is missing.
+		s.enc.Raw("[HIGHESTMODSEQ ").Num(s.view.told).Raw("] ")
 	}
 	if st.text == "" && st.typ == imap.StatusResponseTypeOK {
 		s.enc.Raw(c.name).Raw(" completed").CRLF()

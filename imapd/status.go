@@ -7,9 +7,13 @@ import (
 )
 
 // statusItems are the items of a STATUS command, in the order asked for.
-type statusItems struct{ names []string }
+type statusItems struct {
+	names  []string
+	modSeq bool // HIGHESTMODSEQ is among them
+}
 
 // status is STATUS. RFC 3501 section 6.3.10, RFC 8438 (SIZE), RFC 9051 (DELETED),
+// RFC 7162 (HIGHESTMODSEQ),
 // RFC 7889 (APPENDLIMIT).
 func (s *session) status(*command) error {
 	s.dec.Space()
@@ -18,6 +22,9 @@ func (s *session) status(*command) error {
 	items := s.parseStatusItems()
 	if err := s.dec.End(); err != nil {
 		return err
+	}
+	if items.modSeq {
+		s.enableCondstore()
 	}
 	account, inner, err := s.existing(name)
 	if err != nil {
@@ -38,6 +45,8 @@ func (s *session) parseStatusItems() *statusItems {
 		item := d.Word()
 		switch item {
 		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT":
+		case "HIGHESTMODSEQ":
+			items.modSeq = true
 		default:
 			d.Fail(bad("Unknown STATUS item"))
 		}
@@ -82,6 +91,8 @@ func (s *session) writeStatus(name string, items *statusItems, st backend.Status
 			e.Num(uint64(st.Deleted))
 		case "SIZE":
 			e.Num(uint64(max(0, st.Size)))
+		case "HIGHESTMODSEQ":
+			e.Num(st.HighestModSeq)
 		case "APPENDLIMIT":
 			e.Num(uint64(s.limits.Message))
 		}

@@ -22,10 +22,12 @@ type view struct {
 
 	uids   []imap.UID // ascending; sequence number n is uids[n-1]
 	modSeq uint64     // the journal has been taken up to here
+	told   uint64     // the client knows of everything up to here, removals too
 	gone   []imap.UID // of uids, ascending: removed, and the client not told yet
 
 	recent      imap.UIDSet // \Recent in this session; sorted, without overlaps
 	recentCount int         // of uids
+	noRecent    bool        // IMAP4rev2 has no \Recent; it is left for sessions that know it
 
 	keywords map[imap.Flag]bool // told in FLAGS, in lower case
 
@@ -33,23 +35,30 @@ type view struct {
 }
 
 // newView takes the mailbox as it is now. Nobody has been told anything yet.
-func newView(ctx context.Context, account *backend.Account, name string, mbox *backend.Mailbox) (*view, error) {
-	v := &view{mbox: mbox, account: account, name: name, keywords: make(map[imap.Flag]bool)}
+func newView(ctx context.Context, account *backend.Account, name string, mbox *backend.Mailbox, noRecent bool) (*view, error) {
+	v := &view{mbox: mbox, account: account, name: name, keywords: make(map[imap.Flag]bool), noRecent: noRecent}
 	// In this order a change between the calls is told once more, never lost.
 	v.modSeq = mbox.HighestModSeq()
+	v.told = v.modSeq
 	first := imap.UID(0)
-	if !mbox.ReadOnly() {
+	if v.claimsRecent() {
 		var err error
 		if first, err = mbox.ClaimRecent(ctx); err != nil {
 			return nil, err
 		}
 	}
 	v.uids = mbox.UIDs()
-	if !mbox.ReadOnly() {
+	if v.claimsRecent() {
 		v.addRecent(first, v.uids)
 	}
 	return v, nil
 }
+
+// claimsRecent reports whether new messages are \Recent in this session and in no other.
+func (v *view) claimsRecent() bool { return !v.noRecent && !v.mbox.ReadOnly() }
+
+// forgetRecent is what IMAP4rev2 does to \Recent when it is enabled late.
+func (v *view) forgetRecent() { v.noRecent, v.recent, v.recentCount = true, nil, 0 }
 
 // addRecent makes those of uids from first on \Recent.
 func (v *view) addRecent(first imap.UID, uids []imap.UID) {
