@@ -63,6 +63,8 @@ const (
 	idleAfter   = 30 * time.Minute
 	idlePoll    = 10 * time.Minute // the same once nobody has used the account for idleAfter
 	treePoll    = 30 * time.Second
+	treeStart   = 5 * time.Second // after a start with a known tree: the folders somebody opens go first
+	rolesPoll   = 24 * time.Hour  // how long the answer to which folders are the special ones is believed
 	maxBackoff  = 5 * time.Minute
 	impatience  = 2 * time.Second // a waiting client makes a failed job run again, but not more often than this
 )
@@ -180,11 +182,13 @@ func (s *Syncer) load(ctx context.Context) error {
 			}
 		}
 	}
+	s.tree.due = now
 	if len(rows) > 0 {
 		s.tree.runs++
+		s.tree.ended = now
+		s.tree.due = now.Add(treeStart)
 		s.tree.wakeLocked(nil)
 	}
-	s.tree.due = now
 	s.used = now
 	s.stopped = false
 	return nil

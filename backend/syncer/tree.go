@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"strings"
+	"time"
 
 	"postern/backend/graph"
 	"postern/backend/store"
@@ -19,29 +20,30 @@ const treeKey = "tree"
 
 type savedTree struct {
 	Link      string            `json:"link"`
+	Asked     time.Time         `json:"asked"` // when Graph was asked for WellKnown
 	WellKnown map[string]string `json:"wellKnown"`
 	Nodes     map[string]node   `json:"nodes"`
 }
 
-func (s *Syncer) loadTree(ctx context.Context) (*layout, string, error) {
+func (s *Syncer) loadTree(ctx context.Context) (*layout, savedTree, error) {
 	text, err := s.o.Store.AccountState(ctx, s.o.Account, treeKey)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, "", err
+		return nil, savedTree{}, err
 	}
 	var t savedTree
 	if text != "" {
 		if err := json.Unmarshal([]byte(text), &t); err != nil {
-			return nil, "", fmt.Errorf("read kept folder tree: %w", err)
+			return nil, savedTree{}, fmt.Errorf("read kept folder tree: %w", err)
 		}
 	}
 	if t.Nodes == nil {
 		t.Nodes = make(map[string]node)
 	}
-	return &layout{wellKnown: t.WellKnown, nodes: t.Nodes}, t.Link, nil
+	return &layout{wellKnown: t.WellKnown, nodes: t.Nodes}, t, nil
 }
 
 // saveTree brings the store's folders in line with l. The caller holds treeMu.
-func (s *Syncer) saveTree(ctx context.Context, l *layout, link string) error {
+func (s *Syncer) saveTree(ctx context.Context, l *layout, link string, asked time.Time) error {
 	rows, err := s.o.Store.Folders(ctx, s.o.Account)
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func (s *Syncer) saveTree(ctx context.Context, l *layout, link string) error {
 	if err := s.Locked(func() error { return s.placeFolders(ctx, l, rows) }); err != nil {
 		return err
 	}
-	text, err := json.Marshal(savedTree{Link: link, WellKnown: l.wellKnown, Nodes: l.nodes})
+	text, err := json.Marshal(savedTree{Link: link, Asked: asked, WellKnown: l.wellKnown, Nodes: l.nodes})
 	if err != nil {
 		return err
 	}
@@ -115,23 +117,19 @@ func (s *Syncer) placeFolders(ctx context.Context, l *layout, rows []store.Folde
 func (s *Syncer) syncTree(ctx context.Context) error {
 	s.treeMu.Lock()
 	defer s.treeMu.Unlock()
-	l, link, err := s.loadTree(ctx)
+	l, saved, err := s.loadTree(ctx)
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	asked := s.tree.ended.IsZero()
-	s.mu.Unlock()
+	link, asked := saved.Link, saved.Asked
 	dirty := false
-	if asked || l.wellKnown[inboxName] == "" {
-		// Once in each life: a folder such as the archive appears when its owner first uses it.
-		known, err := s.o.Graph.WellKnownFolders(ctx, wellKnown)
-		if err != nil {
-			return fmt.Errorf("find the special folders: %w", err)
+	if age := time.Since(asked); l.wellKnown[inboxName] == "" || age > rolesPoll || age < 0 {
+		if l.wellKnown, err = s.askRoles(ctx); err != nil {
+			return err
 		}
-		dirty = !maps.Equal(known, l.wellKnown)
-		l.wellKnown = known
+		dirty, asked = true, time.Now()
 	}
+	before := l.nodes
 	next, changed, err := s.readTree(ctx, l, link)
 	if err != nil && link != "" && graph.ResyncRequired(err) {
 		s.log.Info("folder tree is read anew", "err", err)
@@ -144,6 +142,13 @@ func (s *Syncer) syncTree(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if !dirty && appeared(before, l.nodes) {
+		// The archive, for one, appears when its owner first uses it.
+		if l.wellKnown, err = s.askRoles(ctx); err != nil {
+			return err
+		}
+		dirty, asked = true, time.Now()
+	}
 	if !changed && !dirty && next == link {
 		return nil
 	}
@@ -151,7 +156,26 @@ func (s *Syncer) syncTree(ctx context.Context) error {
 		// Only the link moved. An older one merely repeats rows, so it need not be kept each time.
 		return nil
 	}
-	return s.saveTree(ctx, l, next)
+	return s.saveTree(ctx, l, next, asked)
+}
+
+// askRoles asks which folders are the special ones.
+func (s *Syncer) askRoles(ctx context.Context) (map[string]string, error) {
+	known, err := s.o.Graph.WellKnownFolders(ctx, wellKnown)
+	if err != nil {
+		return nil, fmt.Errorf("find the special folders: %w", err)
+	}
+	return known, nil
+}
+
+// appeared reports whether after has a folder that before had not.
+func appeared(before, after map[string]node) bool {
+	for id := range after {
+		if _, ok := before[id]; !ok {
+			return true
+		}
+	}
+	return false
 }
 
 // readTree follows one delta round from link and merges it into l.
@@ -255,12 +279,12 @@ func (s *Syncer) listTree(ctx context.Context, l *layout) (next string, changed 
 func (s *Syncer) editTree(ctx context.Context, edit func(*layout)) error {
 	s.treeMu.Lock()
 	defer s.treeMu.Unlock()
-	l, link, err := s.loadTree(ctx)
+	l, saved, err := s.loadTree(ctx)
 	if err != nil {
 		return err
 	}
 	edit(l)
-	return s.saveTree(ctx, l, link)
+	return s.saveTree(ctx, l, saved.Link, saved.Asked)
 }
 
 // lastSegment splits an IMAP name into what is above it and its own level.
