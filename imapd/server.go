@@ -95,6 +95,7 @@ type Server struct {
 	opts   Options
 	limits Limits
 	log    *slog.Logger
+	keys   keyCache // for SORT and THREAD
 
 	mu        sync.Mutex
 	listeners map[net.Listener]struct{}
