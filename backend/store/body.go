@@ -291,7 +291,15 @@ func (s *Store) openBody(ctx context.Context, query string, key int64) (*Body, e
 	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errDamaged) {
 		return nil, fmt.Errorf("open body: %w", err)
 	}
-	// Evicted between the two steps, or somebody was in the folder: it can be read again.
+	// Files go after their rows. One that has gone with its row since the row was read, because the message was expunged or
+	// the body evicted, is no surprise; one that has a row still is, and can be read again.
+	rowErr := s.db.row(ctx, []any{new(int64)}, "SELECT id FROM bodies WHERE id = ?", int64(id))
+	if errors.Is(rowErr, ErrNotFound) {
+		return nil, ErrNoBody
+	}
+	if rowErr != nil {
+		return nil, s.db.explain("open body", rowErr)
+	}
 	if dropErr := s.bodies.drop(ctx, b.id, err); dropErr != nil {
 		return nil, dropErr
 	}
