@@ -2,9 +2,12 @@ package imapd
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-imap/v2"
+
+	"postern/backend"
 )
 
 // create is CREATE, with USE of RFC 6154 section 3.
@@ -40,7 +43,50 @@ func (s *session) create(*command) error {
 	if err != nil {
 		return err
 	}
-	return s.wait(func(ctx context.Context) error { return account.Create(ctx, inner, role) })
+	return s.wait(func(ctx context.Context) error {
+		made, err := newLevels(ctx, account, inner)
+		if err != nil {
+			return err
+		}
+		if err := account.Create(ctx, inner, role); err != nil {
+			return err
+		}
+		// A mailbox that comes from elsewhere counts as subscribed, so that it is seen;
+		// a client that makes one says itself whether it wants that.
+		for _, name := range made {
+			if err := account.Subscribe(ctx, name, false); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// newLevels returns which mailboxes creating name makes that nobody has subscribed to
+// in advance.
+func newLevels(ctx context.Context, account *backend.Account, name string) ([]string, error) {
+	boxes, err := account.Mailboxes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names, err := account.Subscriptions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range boxes {
+		names = append(names, b.Name)
+	}
+	var levels []string
+	for {
+		if !slices.Contains(names, name) {
+			levels = append(levels, name)
+		}
+		at := strings.LastIndex(name, delimiter)
+		if at < 0 {
+			return levels, nil
+		}
+		name = name[:at]
+	}
 }
 
 // roleNamed returns the special use that a client names, "" if it is none.

@@ -82,9 +82,9 @@ func (l Limits) withDefaults() Limits {
 // limitsBeforeLogin are those of clients that nobody knows yet. RFC 9051
 // section 6.2.2 gives no length for a SASL response; tokens take a few KiB.
 var limitsBeforeLogin = wire.Limits{
-	Line:    16 << 10,
+	Line:    48 << 10, // an ID command may have 30 fields of 1,024 bytes; RFC 2971 section 3.3
 	Literal: 8 << 10,
-	Command: 32 << 10,
+	Command: 64 << 10,
 	Nesting: 4,
 	Set:     10,
 	Drain:   256 << 10,
