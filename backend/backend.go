@@ -24,6 +24,7 @@ type Backend struct {
 	accounts []*Account
 	byName   map[string]*Account // lower-case address or alias
 	logins   *logins
+	expiries expiries
 	submission
 }
 
@@ -61,7 +62,7 @@ func New(cfg Config) (_ *Backend, err error) {
 			return nil, fmt.Errorf("mailbox %s: %w", m.Address, err)
 		}
 	}
-	if b.logins, err = newLogins(cfg.Logins, b.Account, b.log); err != nil {
+	if b.logins, err = newLogins(cfg.Logins, cfg.State, b.Account, b.log); err != nil {
 		return nil, err
 	}
 	if err := b.initSubmission(); err != nil {
@@ -120,6 +121,8 @@ func (b *Backend) Run(ctx context.Context) error {
 		})
 	}
 	wg.Go(func() { b.prune(syncing) })
+	wg.Go(func() { b.watchExpiry(syncing) })
+	wg.Go(func() { b.logins.keepActivity(syncing) })
 	err := b.runSubmission(ctx)
 	if ctx.Err() == nil {
 		// Reading goes on without the way out.

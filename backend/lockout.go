@@ -120,6 +120,54 @@ func (l *lockout) right(addr netip.Addr, user string) {
 	delete(l.seen, guesser{sourceOf(addr), user})
 }
 
+// unlock forgets the wrong passwords of a user name at any address, or of an address with any user name; "" forgets all.
+func (l *lockout) unlock(who string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var src netip.Prefix
+	if a, err := netip.ParseAddr(who); err == nil {
+		src = sourceOf(a)
+	} else if p, err := netip.ParsePrefix(who); err == nil {
+		src = sourceOf(p.Addr())
+	}
+	name := foldUser(who)
+	for g, e := range l.seen {
+		switch {
+		case who == "", src.IsValid() && g.addr == src:
+			delete(l.seen, g)
+		case !src.IsValid() && g.user == name:
+			// What the user's wrong passwords added to the address is taken off it again.
+			if all := l.seen[guesser{g.addr, ""}]; all != nil {
+				all.count = max(0, all.count-e.count)
+			}
+			delete(l.seen, g)
+		}
+	}
+}
+
+// list returns who is locked out.
+func (l *lockout) list(now time.Time) []Lockout {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := []Lockout{}
+	for g, e := range l.seen {
+		limit := maxGuesses
+		if g.user == "" {
+			limit = maxAddressGuesses
+		}
+		until := e.last.Add(lockTime)
+		if e.count < limit || !until.After(now) {
+			continue
+		}
+		remote := g.addr.String()
+		if g.addr.IsSingleIP() {
+			remote = g.addr.Addr().String()
+		}
+		out = append(out, Lockout{Username: g.user, Remote: remote, Until: until.UTC().Truncate(time.Second)})
+	}
+	return out
+}
+
 // pruneLocked makes room: what is old goes, and if that is not enough, half of the rest.
 func (l *lockout) pruneLocked(now time.Time) {
 	for g, e := range l.seen {

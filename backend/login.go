@@ -50,6 +50,15 @@ type Login struct {
 	ReadOnly    bool
 	SendAs      []string // addresses it may send as besides those of Account
 	RewriteFrom bool
+	sending
+}
+
+// sending is how a login's messages are treated.
+type sending struct {
+	FallbackFrom string        // stands in for a sender that must be replaced; "" for the mailbox's address
+	DropCopy     bool          // no copy in Sent Items
+	Rate         int           // messages a minute; 0 for the general limit
+	Gather       time.Duration // how long the same message waits for further recipients; 0 not at all
 }
 
 // user is one configured login, ready for checking.
@@ -70,14 +79,20 @@ type logins struct {
 	hashing *semaphore.Weighted // bounds memory and CPU: each check takes its hash's memory
 	lockout lockout
 
+	stateFile stateFile
+	activity  activity
+
 	mu         sync.Mutex
+	fromConfig []LoginConfig
+	fromState  []LoginConfig
 	users      map[string]*user // by folded user name
 	generation uint64           // of users; part of each MAC, so that nothing known of older ones holds
 	right      map[[32]byte]time.Time
 }
 
-// newLogins prepares the configured logins. It fails on those that could never work.
-func newLogins(cfg []LoginConfig, account func(address string) (*Account, bool), log *slog.Logger) (*logins, error) {
+// newLogins prepares the configured logins and those of the state folder, which may be empty. It fails on configured ones
+// that could never work.
+func newLogins(cfg []LoginConfig, state string, account func(address string) (*Account, bool), log *slog.Logger) (*logins, error) {
 	l := &logins{
 		log:     log,
 		account: account,
@@ -91,30 +106,19 @@ func newLogins(cfg []LoginConfig, account func(address string) (*Account, bool),
 	if err := l.set(cfg); err != nil {
 		return nil, err
 	}
+	l.stateFile.dir, l.stateFile.since = state, time.Now()
+	l.refresh()
 	return l, nil
 }
 
-// set replaces the logins. On an error the old ones stay.
+// set replaces the configured logins. On an error the old ones stay.
 func (l *logins) set(cfg []LoginConfig) error {
 	users := make(map[string]*user, len(cfg))
 	var errs []error
 	for _, c := range cfg {
-		u := &user{LoginConfig: c}
-		var err error
-		if u.hash, err = parseHash(c.PasswordHash); err != nil {
-			errs = append(errs, fmt.Errorf("login %s: %w", c.Username, err))
-		}
-		var ok bool
-		if u.account, ok = l.account(c.Mailbox); !ok {
-			errs = append(errs, fmt.Errorf("login %s: mailbox %s is not configured", c.Username, c.Mailbox))
-		}
-		for _, s := range c.Shared {
-			a, ok := l.account(s)
-			if !ok {
-				errs = append(errs, fmt.Errorf("login %s: shared mailbox %s is not configured", c.Username, s))
-				continue
-			}
-			u.shared = append(u.shared, a)
+		u, err := l.newUser(c)
+		if err != nil {
+			errs = append(errs, err)
 		}
 		name := foldUser(c.Username)
 		if users[name] != nil {
@@ -127,10 +131,54 @@ func (l *logins) set(cfg []LoginConfig) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.fromConfig = cfg
+	l.buildLocked()
+	return nil
+}
+
+// newUser prepares one login.
+func (l *logins) newUser(c LoginConfig) (*user, error) {
+	u := &user{LoginConfig: c}
+	var errs []error
+	var err error
+	if u.hash, err = parseHash(c.PasswordHash); err != nil {
+		errs = append(errs, fmt.Errorf("login %s: %w", c.Username, err))
+	}
+	var ok bool
+	if u.account, ok = l.account(c.Mailbox); !ok {
+		errs = append(errs, fmt.Errorf("login %s: mailbox %s is not configured", c.Username, c.Mailbox))
+	}
+	for _, s := range c.Shared {
+		a, ok := l.account(s)
+		if !ok {
+			errs = append(errs, fmt.Errorf("login %s: shared mailbox %s is not configured", c.Username, s))
+			continue
+		}
+		u.shared = append(u.shared, a)
+	}
+	return u, errors.Join(errs...)
+}
+
+// buildLocked puts the logins of both places together. Where both have a name the configuration's counts.
+func (l *logins) buildLocked() {
+	users := make(map[string]*user, len(l.fromConfig)+len(l.fromState))
+	for _, c := range l.fromConfig {
+		users[foldUser(c.Username)], _ = l.newUser(c) // set has found it good
+	}
+	for _, c := range l.fromState {
+		u, err := l.newUser(c)
+		switch {
+		case err != nil:
+			l.log.Warn("login of the state folder left out", "err", err)
+		case users[foldUser(c.Username)] != nil:
+			l.log.Warn("login of the state folder left out: the configuration has one of that name", "user", c.Username)
+		default:
+			users[foldUser(c.Username)] = u
+		}
+	}
 	l.users = users
 	l.generation++
 	clear(l.right)
-	return nil
 }
 
 // Authenticate checks a user name and password. The error is an *Error of kind
@@ -155,6 +203,7 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	if len(at.Username) > maxUsername || len(at.Password) > maxPassword || strings.ContainsRune(at.Username, 0) {
 		return nil, &Error{Kind: AuthFailed, Op: opLogin, Text: "Wrong user name or password"}
 	}
+	l.refresh()
 	name, selected := foldUser(at.Username), ""
 	u, generation := l.user(name)
 	if u == nil {
@@ -181,6 +230,7 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	if !ok {
 		wait := l.lockout.wrong(at.Remote, name, mac, l.now())
 		if left := l.lockout.locked(at.Remote, name, l.now()); left > 0 {
+			l.activity.changed(true)
 			l.log.Warn("too many wrong passwords, locked out", "user", at.Username, "remote", at.Remote, "for", left)
 		}
 		select {
@@ -191,7 +241,7 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	}
 	l.lockout.right(at.Remote, name)
 
-	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom}
+	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom, sending: u.sending()}
 	switch at.Protocol {
 	case "smtp":
 		ok = u.SMTP
@@ -208,7 +258,22 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 			return nil, err
 		}
 	}
+	l.activity.used(name, LoginUse{Username: u.Username, Last: l.now().UTC().Truncate(time.Second), Protocol: at.Protocol, Remote: at.Remote})
 	return login, nil
+}
+
+func (c *LoginConfig) sending() sending {
+	return sending{FallbackFrom: c.FallbackFrom, DropCopy: c.DropCopy, Rate: c.Rate, Gather: c.Gather}
+}
+
+// FixedLogin returns a login that needs no password, for clients that are known by where they come from: devices in
+// listed networks, programs on this machine. Of c it uses all but the password, the protocols and the networks.
+func (b *Backend) FixedLogin(c LoginConfig) (*Login, error) {
+	a, ok := b.Account(c.Mailbox)
+	if !ok {
+		return nil, fmt.Errorf("mailbox %s is not configured", c.Mailbox)
+	}
+	return &Login{Username: c.Username, Account: a, SendAs: c.SendAs, RewriteFrom: c.RewriteFrom, sending: c.sending()}, nil
 }
 
 // refused returns the error of a log-in that failed: for the log with the user name and the reason, for the client with text alone.

@@ -30,7 +30,7 @@ func testLogins(t testing.TB) (*logins, map[string]*Account) {
 			Shared: []string{"support@contoso.example", "info@contoso.example"}, SMTP: true, IMAP: true, SendAs: []string{"Support@contoso.example"}},
 		{Username: "scanner", PasswordHash: cheapHash(t, "beep"), Mailbox: "support@contoso.example", SMTP: true, RewriteFrom: true,
 			Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}},
-	}, func(a string) (*Account, bool) { acc, ok := accounts[strings.ToLower(a)]; return acc, ok }, slog.New(slog.DiscardHandler))
+	}, "", func(a string) (*Account, bool) { acc, ok := accounts[strings.ToLower(a)]; return acc, ok }, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"time"
 )
 
 // Kind says by what an app proves who it is.
@@ -30,7 +31,10 @@ type Credential struct {
 	LoginURL string // overrides the sign-in host, such as http://127.0.0.1:9700; never the scope
 	GraphURL string // overrides Graph's host, without /v1.0; never the scope
 
-	ClientSecret       string
+	ClientSecret string
+	SecretEnds   time.Time // for warnings; zero: not known
+	AskSecretEnd bool      // learn it by Manager.SecretEnd, which needs the permission Application.Read.All
+
 	Certificate        *Certificate
 	FederatedTokenFile string // read anew for each request: whoever projects it replaces it before it ends
 	Identity           *Identity
