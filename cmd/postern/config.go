@@ -8,9 +8,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
+
+	"postern/backend/token"
 )
 
 // config is the configuration file. docs/configuration.md describes every key.
@@ -28,6 +29,8 @@ type config struct {
 	IMAP  imapConfig  `yaml:"imap"`
 	Queue queueConfig `yaml:"queue"`
 	Cache cacheConfig `yaml:"cache"`
+
+	AllowReadableSecrets bool `yaml:"allow_readable_secrets"` // starts although others on this machine can read files with secrets
 }
 
 // credentialConfig is an Entra app.
@@ -40,12 +43,18 @@ type credentialConfig struct {
 	LoginURL         string `yaml:"login_url"` // in place of the cloud's own sign-in host
 	GraphURL         string `yaml:"graph_url"` // in place of the cloud's own Graph host, without /v1.0
 
-	// Other ways to sign in; not yet available.
-	Certificate        string `yaml:"certificate"`
-	Key                string `yaml:"key"`
-	FederatedTokenFile string `yaml:"federated_token_file"`
-	ManagedIdentity    string `yaml:"managed_identity"`
-	DeviceCode         string `yaml:"device_code"`
+	SecretExpires string `yaml:"secret_expires"` // the day the secret ends, or auto: ask Graph
+
+	// In place of a secret.
+	Certificate             string `yaml:"certificate"` // PEM, or PFX with its key inside
+	Key                     string `yaml:"key"`         // of a PEM certificate, unless it is in the same file
+	CertificatePassword     string `yaml:"certificate_password"`
+	CertificatePasswordFile string `yaml:"certificate_password_file"`
+	Signature               string `yaml:"signature"` // PS256 or RS256
+	FederatedTokenFile      string `yaml:"federated_token_file"`
+	ManagedIdentity         string `yaml:"managed_identity"` // auto, imds or app-service
+	DeviceCode              string `yaml:"device_code"`      // the user who signs in by postern signin
+	TokenKeyFile            string `yaml:"token_key_file"`   // of device_code: encrypts what is kept of the sign-in
 }
 
 // mailboxConfig is one Microsoft 365 mailbox.
@@ -123,6 +132,9 @@ type configFile struct {
 	expanded map[string]bool
 	errors   []problem
 	warnings []problem
+
+	getenv       func(string) (string, bool)
+	certificates map[string]*token.Certificate // of credentials
 }
 
 // readConfig reads and checks the file at path. The error lists all that is wrong, one fault on each line.
@@ -148,7 +160,7 @@ func explainReadError(path string, err error) error {
 
 // parseConfig reads and checks src. Files it names are looked for beside path.
 func parseConfig(path string, src []byte, getenv func(string) (string, bool)) *configFile {
-	c := &configFile{config: defaultConfig(), path: path}
+	c := &configFile{config: defaultConfig(), path: path, getenv: getenv}
 	d := decoder{getenv: getenv}
 	d.decode(src, &c.config)
 	c.lines, c.expanded, c.errors = d.lines, d.expanded, d.problems
@@ -233,26 +245,10 @@ func (c *configFile) secretFile(path, name string) string {
 	return ""
 }
 
-// checkPermissions warns of secrets that others on this machine can read. It does
-// not refuse them: containers and test set-ups mount files with modes nobody there can change.
-func (c *configFile) checkPermissions() {
-	if runtime.GOOS == "windows" {
-		return // access lists, of which the mode bits say nothing
+// folder returns the folder for what is kept in files.
+func (c *configFile) folder() string {
+	if c.StateDir != "" {
+		return c.beside(c.StateDir)
 	}
-	readable := func(name string) bool {
-		info, err := os.Stat(name)
-		return err == nil && info.Mode().Perm()&0o004 != 0
-	}
-	for name, cred := range c.Credentials {
-		path := "credentials." + name
-		if cred.ClientSecret != "" && cred.ClientSecretFile == "" && !c.expanded[path+".client_secret"] && readable(c.path) {
-			c.warnf(path+".client_secret", "everybody on this machine can read this secret: chmod 640 %s, or use client_secret_file or ${VAR}", c.path)
-		}
-		if f := c.beside(cred.ClientSecretFile); f != "" && readable(f) {
-			c.warnf(path+".client_secret_file", "everybody on this machine can read this secret: chmod 640 %s", f)
-		}
-	}
-	if f := c.beside(c.TLS.Key); f != "" && readable(f) {
-		c.warnf("tls.key", "everybody on this machine can read this key: chmod 640 %s", f)
-	}
+	return c.State
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +11,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
 // testEnv is the environment the sample files are read in.
@@ -150,25 +155,123 @@ func TestMissingCertificate(t *testing.T) {
 	}
 }
 
-func TestPermissionWarning(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "postern.yaml")
+// Secrets that others can read are refused, unless somebody has said that it must be so.
+func TestPermissions(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "postern.yaml")
 	src := strings.Replace(exampleConfig, "${POSTERN_CLIENT_SECRET}", "written~here", 1)
+	local := strings.Replace(src, "# login_url:", "login_url:", 1)
 	for _, tt := range []struct {
-		mode os.FileMode
-		warn bool
-	}{{0o644, true}, {0o640, false}, {0o600, false}} {
-		if err := os.WriteFile(path, []byte(src), tt.mode); err != nil {
+		name, src        string
+		file, folder     os.FileMode
+		refused, warning bool
+	}{
+		{"readable by all", src, 0o644, 0o755, true, false},
+		{"in a closed folder", src, 0o644, 0o700, false, false},
+		{"by the group", src, 0o640, 0o755, false, false},
+		{"by the owner", src, 0o600, 0o755, false, false},
+		{"said so", src + "allow_readable_secrets: true\n", 0o644, 0o755, false, true},
+		{"a simulator's", local, 0o644, 0o755, false, true},
+		{"from the environment", exampleConfig, 0o644, 0o755, false, false},
+	} {
+		if err := os.WriteFile(path, []byte(tt.src), tt.file); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(path, tt.mode); err != nil {
-			t.Fatal(err)
+		for name, mode := range map[string]os.FileMode{path: tt.file, dir: tt.folder, filepath.Dir(dir): tt.folder} {
+			if err := os.Chmod(name, mode); err != nil {
+				t.Fatal(err)
+			}
 		}
 		c, err := readConfig(path, testEnv)
+		if c == nil || (err != nil) != tt.refused || err != nil && !strings.Contains(err.Error(), "chmod 640") {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+		if warned := len(c.warnings) > 0; warned != tt.warning {
+			t.Errorf("%s: warnings %v", tt.name, c.describe(c.warnings))
+		}
+	}
+}
+
+// What config show prints is a configuration again, and holds no secret.
+func TestConfigShow(t *testing.T) {
+	for _, name := range []string{"good-contract.yaml", "good-minimal.yaml", "good-tls-and-devices.yaml"} {
+		src, err := os.ReadFile(filepath.Join("../../testdata/config", name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if warned := len(c.warnings) > 0; warned != tt.warn {
-			t.Errorf("mode %o: warnings %v", tt.mode, c.describe(c.warnings))
+		c := parseConfig(filepath.Join("../../testdata/config", name), src, func(string) (string, bool) { return "from-the-environment", true })
+		if c.err() != nil {
+			t.Fatal(c.err())
+		}
+		var out strings.Builder
+		if err := showConfig(&out, c); err != nil {
+			t.Fatal(err)
+		}
+		for _, bad := range []string{"from-the-environment", "$argon2id", "Not-A-Real-Secret"} {
+			if strings.Contains(out.String(), bad) {
+				t.Errorf("%s shows %s:\n%s", name, bad, out.String())
+			}
+		}
+		again := parseConfig(filepath.Join("../../testdata/config", name), []byte(out.String()), testEnv)
+		for _, e := range again.describe(again.errors) {
+			if !strings.Contains(e, "hash") {
+				t.Errorf("%s: %s\n%s", name, e, out.String())
+			}
+		}
+		if again.Listeners[0] != c.Listeners[0] || again.Queue != c.Queue || again.IMAP != c.IMAP {
+			t.Errorf("%s: another configuration:\n%s", name, out.String())
+		}
+	}
+	for d, want := range map[time.Duration]string{48 * time.Hour: "48h", 5 * time.Second: "5s", time.Minute: "1m", 90 * time.Minute: "1h30m", 0: "0s", 10 * time.Minute: "10m"} {
+		if got := shortDuration(d); got != want {
+			t.Errorf("%v written %s, want %s", d, got, want)
+		}
+	}
+}
+
+// The schema takes the samples that the decoder takes, and not those with unknown keys.
+func TestConfigSchema(t *testing.T) {
+	raw, err := json.Marshal(configSchema())
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiler := jsonschema.NewCompiler()
+	if err := compiler.AddResource("postern.json", doc); err != nil {
+		t.Fatal(err)
+	}
+	sch, err := compiler.Compile("postern.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, good := range map[string]bool{"good-contract.yaml": true, "good-minimal.yaml": true, "good-tls-and-devices.yaml": true, "bad-unknown-keys.yaml": false, "bad-values.yaml": false} {
+		src, err := os.ReadFile(filepath.Join("../../testdata/config", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any
+		if err := yaml.Unmarshal(src, &v); err != nil {
+			t.Fatal(err)
+		}
+		asJSON, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inst, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sch.Validate(inst); (err == nil) != good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Paths in the tables are keys that exist.
+	for path := range schemaText {
+		if !strings.Contains(string(raw), `"`+path[strings.LastIndexByte(path, '.')+1:]+`"`) {
+			t.Errorf("no key %s", path)
 		}
 	}
 }

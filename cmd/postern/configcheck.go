@@ -51,33 +51,17 @@ func (c *configFile) checkState() {
 }
 
 func (c *configFile) checkCredential(path string, cred *credentialConfig) {
-	for _, k := range []struct{ key, value string }{
-		{"certificate", cred.Certificate}, {"key", cred.Key}, {"federated_token_file", cred.FederatedTokenFile},
-		{"managed_identity", cred.ManagedIdentity}, {"device_code", cred.DeviceCode},
-	} {
-		if _, there := c.lines[path+"."+k.key]; there || k.value != "" {
-			c.errorf(path+"."+k.key, "not yet available: use client_secret or client_secret_file")
-		}
-	}
-	if c.missing(path+".tenant", cred.Tenant) {
+	if identity := cred.ManagedIdentity != ""; identity && cred.Tenant == "" {
+		// The machine knows its own tenant; client_id only picks one of several identities.
+	} else if c.missing(path+".tenant", cred.Tenant) {
 		c.errorf(path, "tenant is missing: the Directory (tenant) ID or a domain of the tenant")
 	} else if strings.ContainsAny(cred.Tenant, "/?# ") {
 		c.errorf(path+".tenant", "write the directory id or a domain, not an address")
 	}
-	if c.missing(path+".client_id", cred.ClientID) {
+	if cred.ManagedIdentity == "" && c.missing(path+".client_id", cred.ClientID) {
 		c.errorf(path, "client_id is missing: the Application (client) ID shown on the app registration's first page")
 	}
-	switch {
-	case cred.ClientSecret != "" && cred.ClientSecretFile != "":
-		c.errorf(path+".client_secret_file", "client_secret is there as well: keep one of them")
-	case cred.ClientSecretFile != "":
-		cred.ClientSecret = c.secretFile(path+".client_secret_file", cred.ClientSecretFile)
-	case c.missing(path+".client_secret", cred.ClientSecret) && !c.otherSignIn(*cred):
-		c.errorf(path, "client_secret is missing: the secret's Value (not its Secret ID), or client_secret_file")
-	}
-	if cred.ClientSecret != "" && guid.MatchString(cred.ClientSecret) {
-		c.warnf(path+".client_secret", "this looks like the secret's ID: Entra wants its Value, shown once when the secret was made")
-	}
+	c.checkSignIn(path, cred)
 	if cred.Cloud == "" {
 		cred.Cloud = "global"
 	}
@@ -92,11 +76,6 @@ func (c *configFile) missing(path, value string) bool {
 }
 
 var guid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
-
-// otherSignIn reports whether another way to sign in was asked for; that it is not available has been said then.
-func (c *configFile) otherSignIn(cred credentialConfig) bool {
-	return cred.Certificate+cred.Key+cred.FederatedTokenFile+cred.ManagedIdentity+cred.DeviceCode != ""
-}
 
 func (c *configFile) checkURL(path, s string) {
 	if s == "" {
@@ -279,6 +258,12 @@ func (c *configFile) checkAddress(path, address string, taken map[string]bool) (
 	}
 	taken[address] = true
 	return loopbackHost(host), true
+}
+
+// loopbackURL reports whether an address leads to this machine.
+func loopbackURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && s != "" && loopbackHost(u.Hostname())
 }
 
 // loopbackHost reports whether only this machine can reach host. Names other

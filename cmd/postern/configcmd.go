@@ -18,7 +18,7 @@ var exampleConfig string
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Check a configuration file, or print one to start from",
+		Short: "Check or show a configuration file, or print one to start from",
 		Args:  cobra.NoArgs,
 	}
 	check := &cobra.Command{
@@ -36,7 +36,7 @@ It talks to nobody: whether Microsoft takes the credentials shows when serve sta
 		},
 	}
 	addConfigFlag(check)
-	cmd.AddCommand(check, &cobra.Command{
+	cmd.AddCommand(check, configShowCommand(), configSchemaCommand(), &cobra.Command{
 		Use:   "example",
 		Short: "Print a complete configuration file with comments",
 		Args:  cobra.NoArgs,

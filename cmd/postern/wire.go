@@ -28,9 +28,8 @@ func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
 		CacheBodies:   int64(c.Cache.Bodies),
 		Logger:        log,
 	}
-	for name, cred := range c.Credentials {
-		cfg.Credentials[name] = token.Credential{Name: name, Tenant: cred.Tenant, ClientID: cred.ClientID, ClientSecret: cred.ClientSecret,
-			Cloud: token.Cloud(cred.Cloud), LoginURL: cred.LoginURL, GraphURL: cred.GraphURL}
+	for name := range c.Credentials {
+		cfg.Credentials[name] = c.credential(name)
 	}
 	for _, m := range c.Mailboxes {
 		cfg.Mailboxes = append(cfg.Mailboxes, backend.MailboxConfig{Address: m.Address, Credential: m.Credential, Aliases: m.Aliases})

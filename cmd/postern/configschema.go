@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"net/netip"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func configSchemaCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "schema",
+		Short: "Print a JSON schema of the configuration file, for editors",
+		Long: `Schema prints a JSON schema (draft 2020-12). An editor with a YAML language server offers keys and
+values and marks mistakes, when the file begins with:
+
+  # yaml-language-server: $schema=postern.schema.json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			e := json.NewEncoder(cmd.OutOrStdout())
+			e.SetIndent("", "  ")
+			return e.Encode(configSchema())
+		},
+	}
+}
+
+// schema is one JSON schema.
+type schema = map[string]any
+
+// schemaEnums are the values of keys that take words, by path without list indexes and names.
+var schemaEnums = map[string][]string{
+	"credentials.cloud":            {"global", "usgov", "usgov-dod", "china"},
+	"credentials.signature":        {"PS256", "RS256"},
+	"credentials.managed_identity": {"auto", "imds", "app-service"},
+	"logins.allow":                 {"smtp", "imap"},
+	"listeners.protocol":           {"smtp", "imap", "http"},
+	"listeners.tls":                {"none", "starttls", "implicit"},
+	"listeners.profile":            {"modern", "device"},
+	"imap.size":                    {"auto", "exact", "estimate"},
+	"imap.append":                  {"json", "import-mime"},
+	"imap.delete":                  {"recoverable", "trash", "purge"},
+}
+
+// schemaRequired are the keys that must be there.
+var schemaRequired = map[string][]string{
+	"":          {"credentials", "mailboxes", "listeners"},
+	"mailboxes": {"address", "credential"},
+	"logins":    {"username", "mailbox"},
+	"listeners": {"protocol", "address"},
+}
+
+// schemaText describes keys, by the same paths.
+var schemaText = map[string]string{
+	"state":                            "Folder for databases, mail waiting to be sent and message bodies.",
+	"credentials":                      "Entra app registrations, by names of your choice.",
+	"credentials.tenant":               "Directory (tenant) ID, or a domain of the tenant.",
+	"credentials.client_id":            "Application (client) ID.",
+	"credentials.client_secret":        "The secret's Value, not its Secret ID. ${NAME} takes it from the environment.",
+	"credentials.client_secret_file":   "A file with the secret.",
+	"credentials.secret_expires":       "The day the secret ends, such as 2027-01-31, or auto: ask Graph (needs Application.Read.All).",
+	"credentials.certificate":          "Certificate file: PEM, or PFX with the key inside.",
+	"credentials.key":                  "Key of a PEM certificate, unless it is in the same file.",
+	"credentials.federated_token_file": "File with an outside issuer's token (workload identity), read anew each time.",
+	"credentials.managed_identity":     "Sign in as the identity of this Azure machine or App Service.",
+	"credentials.device_code":          "Address of the user who signs in with: postern signin.",
+	"credentials.cloud":                "GCC is global, GCC High is usgov.",
+	"mailboxes":                        "The Microsoft 365 mailboxes to serve, shared ones too.",
+	"mailboxes.address":                "User principal name or object id.",
+	"logins":                           "Postern's own user names and passwords.",
+	"logins.password_hash":             "Printed by: postern login hash.",
+	"listeners":                        "Where clients connect.",
+	"listeners.allow_plaintext":        "Lets a listener without TLS be reached from other machines.",
+	"tls":                              "Certificate of the listeners with TLS.",
+	"allow_readable_secrets":           "Start although others on this machine can read files with secrets.",
+}
+
+// configSchema describes what the decoder takes.
+func configSchema() schema {
+	s := schemaOf(reflect.TypeFor[config](), "")
+	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+	s["title"] = "Postern configuration"
+	return s
+}
+
+func schemaOf(t reflect.Type, path string) schema {
+	s := schema{}
+	if text := schemaText[path]; text != "" {
+		s["description"] = text
+	}
+	// An environment variable may stand in any value.
+	const variable = `\$\{[A-Za-z_][A-Za-z0-9_]*\}`
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		s["type"], s["pattern"] = "string", `^([0-9.]+(ns|us|µs|ms|s|m|h))+$|^0$|`+variable
+		return s
+	case reflect.TypeFor[byteSize]():
+		s["type"], s["pattern"] = []string{"string", "integer"}, `^[0-9.]+ ?([kKmMgGtT]?[iI]?[bB]?)$|`+variable
+		return s
+	case reflect.TypeFor[netip.Prefix]():
+		s["type"] = "string"
+		return s
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		props := schema{}
+		for i := range t.NumField() {
+			if key := t.Field(i).Tag.Get("yaml"); key != "" {
+				props[key] = schemaOf(t.Field(i).Type, strings.TrimPrefix(path+"."+key, "."))
+			}
+		}
+		s["type"], s["properties"], s["additionalProperties"] = "object", props, false
+		if r := schemaRequired[path]; r != nil {
+			s["required"] = r
+		}
+	case reflect.Map:
+		s["type"], s["additionalProperties"] = "object", schemaOf(t.Elem(), path)
+	case reflect.Slice:
+		s["type"], s["items"] = "array", schemaOf(t.Elem(), path)
+	case reflect.Bool:
+		s["type"] = []string{"boolean", "string"}
+	case reflect.Int, reflect.Int64:
+		s["type"] = []string{"integer", "string"}
+	default:
+		s["type"] = []string{"string", "number", "boolean"}
+		if values := schemaEnums[path]; values != nil {
+			s["type"] = "string"
+			s["anyOf"] = []schema{{"enum": values}, {"pattern": variable}}
+		}
+	}
+	return s
+}
