@@ -434,7 +434,7 @@ func unescape(s string) string {
 
 // FilterAddressField returns an address field without the addresses for which keep returns false, the others
 // as they were written and in their order, and whether anything was taken out. keep gets what
-// Address.Addr returns; entries without an address stay. A group that loses all its members goes; the result
+// Address.Addr returns, "" for an entry without an address. A group that loses all its members goes; the result
 // is "" if nothing remains.
 func FilterAddressField(value string, keep func(addr string) bool) (string, bool) {
 	var out []string // entries and whole groups
@@ -454,7 +454,7 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 			}
 			inGroup = false
 		default:
-			if addr := e.Addr(); addr != "" && !keep(addr) {
+			if !keep(e.Addr()) {
 				changed, lost = true, true
 				continue
 			}

@@ -225,7 +225,7 @@ func TestFilterAddressField(t *testing.T) {
 		{"G: x@a.example;, k@a.example", "k@a.example", true},
 		{"undisclosed-recipients:;", "undisclosed-recipients:;", false},
 		{"undisclosed-recipients:;, x@a.example", "undisclosed-recipients: ;", true},
-		{"broken <>, x@a.example", "broken <>", true},
+		{"broken <>, x@a.example", "", true},
 		{"", "", false},
 	} {
 		got, changed := FilterAddressField(tt.in, keep)
