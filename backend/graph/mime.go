@@ -119,5 +119,5 @@ func (c *Client) SendMIME(ctx context.Context, open func() (io.ReadCloser, error
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return c.do(ctx, call{op: op, kind: "send", method: http.MethodPost, url: c.address("/sendMail"), body: p,
-		status: http.StatusAccepted, repeat: repeatUnsent, changes: true, sends: 1}, nil)
+		status: http.StatusAccepted, repeat: repeatUnsent, changes: true, sends: 1}, answered(ctx))
 }

@@ -192,5 +192,5 @@ func (c *Client) Send(ctx context.Context, id string) error {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return c.do(ctx, call{op: op, kind: "send", method: http.MethodPost, url: c.address(path), status: http.StatusAccepted,
-		repeat: repeatUnsent, changes: true, sends: 1}, nil)
+		repeat: repeatUnsent, changes: true, sends: 1}, answered(ctx))
 }

@@ -22,7 +22,16 @@ func (c *call) directory(seg []string) (*reply, *apiError) {
 		if b == nil || !strings.EqualFold(seg[0], b.user.ID) && !strings.EqualFold(seg[0], b.user.UPN) {
 			return nil, fail(404, "Request_ResourceNotFound", "Resource '%s' does not exist or one of its queried reference-property objects are not present.", seg[0])
 		}
-		return jsonReply(200, append(object{{"@odata.context", c.base + "/v1.0/$metadata#users/$entity"}}, row(b)...)), nil
+		out := row(b)
+		if strings.Contains(strings.ToLower(c.rawQuery), "proxyaddresses") {
+			// Only when it is asked for. X500 and others are among them in the service, too.
+			addrs := []string{"X500:/o=ExchangeLabs/ou=Exchange Administrative Group/cn=Recipients/cn=" + b.user.ID, "SMTP:" + b.user.UPN}
+			for _, a := range b.user.Aliases {
+				addrs = append(addrs, "smtp:"+a)
+			}
+			out = append(out, object{{"proxyAddresses", addrs}}...)
+		}
+		return jsonReply(200, append(object{{"@odata.context", c.base + "/v1.0/$metadata#users/$entity"}}, out...)), nil
 	}
 	rows := []object{}
 	for _, b := range c.sim.boxes {
