@@ -31,6 +31,7 @@ type Account struct {
 	graph   *graph.Client
 	budget  *graph.Budget
 	syncer  *syncer.Syncer
+	learned addresses
 
 	mu    sync.Mutex // of views only; the views have their own
 	views map[store.FolderID]*view

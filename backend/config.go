@@ -23,6 +23,13 @@ type Config struct {
 	SendWait      time.Duration // how long the end of DATA waits for the first attempt; 0 queues always
 	MaxMessage    int64         // bytes of a submitted or appended message
 	QueueLifetime time.Duration // how long a message is tried before its failure notice
+	QueueWarn     time.Duration // age of a message from which those who want one get a notice of delay; 0 for 4 h
+	LogKeep       time.Duration // how long the log of settled messages is kept; 0 for 7 days
+	LogSubject    bool          // whether the log has subjects
+	MinFree       int64         // bytes to leave free on the queue's disk
+	Rate          int           // messages a minute that one login may submit; 0 for no limit
+	Gather        time.Duration // how long the same message waits for further recipients; 0 not at all
+	Drop          DropConfig
 
 	Poll        time.Duration // delta rounds of folders somebody has open
 	Size        SizePolicy
@@ -52,6 +59,17 @@ type LoginConfig struct {
 	SendAs       []string
 	RewriteFrom  bool
 	Networks     []netip.Prefix // empty: from anywhere
+
+	FallbackFrom string        // stands in for a sender that must be replaced; "" for the mailbox's address
+	DropCopy     bool          // no copy in Sent Items
+	Rate         int           // messages a minute; 0 for Config.Rate
+	Gather       time.Duration // 0 for Config.Gather
+}
+
+// DropConfig is the folder into which programs on this machine put mail.
+type DropConfig struct {
+	Dir   string      // "" for none
+	Login LoginConfig // in whose name it goes out; see Backend.FixedLogin
 }
 
 // SizePolicy is configuration key imap.size.

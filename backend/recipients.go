@@ -145,6 +145,9 @@ func addressHeader(header []byte, recipients []string) []byte {
 		wanted[k] = true
 	}
 	keep := func(addr string) bool {
+		if addr == "" {
+			return false // Graph refuses the whole message for one entry that is no address
+		}
 		k := addressKey(addr)
 		delete(missing, k)
 		return wanted[k]

@@ -15,6 +15,7 @@ import (
 	"postern/backend/graph"
 	"postern/backend/message"
 	"postern/backend/outbox"
+	"postern/backend/store"
 	"postern/backend/token"
 )
 
@@ -67,11 +68,8 @@ func (s *sender) Send(ctx context.Context, job *outbox.Job) error {
 	if err != nil {
 		return err
 	}
-	rcpts := make([]string, len(job.Recipients))
-	for i, r := range job.Recipients {
-		rcpts[i] = r.Address
-	}
-	parts := splitRecipients(header, rcpts, maxPartRecipients)
+	ctx = graph.WithAnswered(ctx, job.SetRequestID)
+	parts := splitRecipients(header, addressesOf(job.Recipients), maxPartRecipients)
 	for job.Part() < len(parts) {
 		m := &outgoing{header: addressHeader(partHeader(header, job), parts[job.Part()]), body: f, bodyOff: bodyOff, bodySize: job.Size - bodyOff}
 		if err := s.sendPart(ctx, a, job, m); err != nil {
@@ -288,31 +286,35 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 // a mailer may submit one message to several envelopes, and a client may have filed
 // its own copy in Sent Items.
 func (s *sender) search(ctx context.Context, a *Account, job *outbox.Job) ([]graph.Message, error) {
+	return s.searchIn(ctx, a, "", job.MessageID, partMark(job.ID, job.Part()))
+}
+
+// searchIn looks in one folder, by id or well-known name, or with "" everywhere.
+func (s *sender) searchIn(ctx context.Context, a *Account, folder, messageID, want string) ([]graph.Message, error) {
 	mark := graph.InternetHeader(markField)
 	o := graph.ListOptions{
 		Select: []string{"id", "isDraft", "internetMessageId"},
 		Expand: []graph.PropertyID{mark},
-		Filter: "internetMessageId eq '" + strings.ReplaceAll(job.MessageID, "'", "''") + "'",
+		Filter: "internetMessageId eq '" + strings.ReplaceAll(messageID, "'", "''") + "'",
 	}
-	if !plainMessageID(job.MessageID) {
+	if !plainMessageID(messageID) {
 		// Nobody says what Exchange makes of such a one. Searching by the mark is slower.
-		o.Filter = "singleValueExtendedProperties/Any(ep: ep/id eq '" + mark.String() + "' and ep/value eq '" + partMark(job) + "')"
+		o.Filter = "singleValueExtendedProperties/Any(ep: ep/id eq '" + mark.String() + "' and ep/value eq '" + want + "')"
 	}
 	var candidates []graph.Message
 	collect := func(page []graph.Message, _ string) error {
 		candidates = append(candidates, page...)
 		return nil
 	}
-	err := a.graph.ListMessages(ctx, "", o, "", collect)
+	err := a.graph.ListMessages(ctx, folder, o, "", collect)
 	if graph.StatusOf(err) == http.StatusBadRequest {
 		// Some tenants refuse the property; the mark is then read from the messages.
 		candidates, o.Expand = nil, nil
-		err = a.graph.ListMessages(ctx, "", o, "", collect)
+		err = a.graph.ListMessages(ctx, folder, o, "", collect)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for message: %w", err)
 	}
-	want := partMark(job)
 	var found []graph.Message
 	for _, m := range candidates {
 		got := strings.TrimSpace(m.Extended[mark])
@@ -368,12 +370,12 @@ func (s *sender) readMark(ctx context.Context, a *Account, id string) (string, e
 	return strings.TrimSpace(v), nil
 }
 
-// partMark is what the current part's mark field holds. Parts share their Message-ID.
-func partMark(job *outbox.Job) string {
-	if job.Part() == 0 {
-		return job.ID
+// partMark is what the mark field of a part, counted from 0, holds. Parts share their Message-ID.
+func partMark(id string, part int) string {
+	if part == 0 {
+		return id
 	}
-	return fmt.Sprintf("%s-%d", job.ID, job.Part()+1)
+	return fmt.Sprintf("%s-%d", id, part+1)
 }
 
 // partHeader gives the header of a later part its own mark.
@@ -382,7 +384,15 @@ func partHeader(header []byte, job *outbox.Job) []byte {
 		return header
 	}
 	return bytes.Replace(header,
-		[]byte(markField+": "+job.ID+"\r\n"), []byte(markField+": "+partMark(job)+"\r\n"), 1)
+		[]byte(markField+": "+job.ID+"\r\n"), []byte(markField+": "+partMark(job.ID, job.Part())+"\r\n"), 1)
+}
+
+func addressesOf(rcpts []store.Recipient) []string {
+	out := make([]string, len(rcpts))
+	for i, r := range rcpts {
+		out[i] = r.Address
+	}
+	return out
 }
 
 // classify says what a failed attempt means. What an administrator may put right, or

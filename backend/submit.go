@@ -2,12 +2,17 @@ package backend
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -29,7 +34,10 @@ const opSubmit = "submit message"
 
 // submission is the way out for mail.
 type submission struct {
-	outbox *outbox.Queue
+	outbox  *outbox.Queue
+	rates   rates
+	repeats repeats
+	drop    *dropFolder // nil without one
 }
 
 // adjustOutbox lets tests shorten the queue's waits.
@@ -41,6 +49,8 @@ func (b *Backend) initSubmission() error {
 		Store:    b.store.Outbox(),
 		Sender:   &sender{b},
 		Lifetime: b.cfg.QueueLifetime,
+		Warn:     b.cfg.QueueWarn,
+		Keep:     b.cfg.LogKeep,
 		Logger:   b.log,
 	}
 	if adjustOutbox != nil {
@@ -51,11 +61,20 @@ func (b *Backend) initSubmission() error {
 		return err
 	}
 	b.outbox = q
-	return nil
+	b.drop, err = b.openDrop(b.cfg.Drop)
+	return err
 }
 
 // runSubmission sends what is queued until ctx ends.
-func (b *Backend) runSubmission(ctx context.Context) error { return b.outbox.Run(ctx) }
+func (b *Backend) runSubmission(ctx context.Context) error {
+	var dropping sync.WaitGroup
+	if b.drop != nil {
+		dropping.Go(func() { b.drop.run(ctx) })
+	}
+	err := b.outbox.Run(ctx)
+	dropping.Wait()
+	return err
+}
 
 // justSent is how long after sending a client's own copy may still be on its way into
 // Sent Items. A later one is somebody filing an old message, which must be kept.
@@ -75,6 +94,9 @@ func (b *Backend) submissionQueued(address, messageID string) bool {
 		b.log.Warn("outbox not searched", "mailbox", address, "err", err)
 	}
 	return slices.ContainsFunc(rows, func(r store.Submission) bool {
+		if r.DropCopy {
+			return false // a client that files a copy itself shall have it
+		}
 		return r.State != store.StateSent || time.Since(r.Updated) < justSent
 	})
 }
@@ -87,6 +109,8 @@ type Envelope struct {
 	EnvID      string // RFC 3461, decoded
 	SMTPUTF8   bool
 	Body8Bit   bool
+	Remote     string // the client's address, for the log
+	DropCopy   bool   // no copy in Sent Items
 }
 
 // Recipient is one RCPT TO.
@@ -110,7 +134,8 @@ func (b *Backend) CheckSender(login *Login, reversePath string) error {
 
 func (b *Backend) senderRefused(login *Login, addr string) error {
 	return &Error{Kind: Denied, Op: "check sender",
-		Text: fmt.Sprintf("The login %s may not send as %s: the address is neither of its mailbox nor in its send_as list", login.Username, addr)}
+		Text: fmt.Sprintf("The login %s may not send as %s: it is no address of %s, so it must be in the login's send_as list, and %s needs the Send As right for it in Exchange",
+			login.Username, addr, login.Account.Address(), login.Account.Address())}
 }
 
 func (b *Backend) maySendAs(login *Login, addr string) bool {
@@ -119,7 +144,8 @@ func (b *Backend) maySendAs(login *Login, addr string) bool {
 	}
 	key := addressKey(addr)
 	return key == addressKey(login.Account.Address()) ||
-		slices.ContainsFunc(login.SendAs, func(s string) bool { return addressKey(s) == key })
+		slices.ContainsFunc(login.SendAs, func(s string) bool { return addressKey(s) == key }) ||
+		login.Account.hasAddress(addr)
 }
 
 func (b *Backend) accountOf(addr string) (*Account, bool) {
@@ -137,12 +163,19 @@ type Submission struct {
 	env   Envelope
 	spool *outbox.Spool
 	lines crlfWriter
+	sum   hash.Hash // of what was received
+	size  int64     // of that
+	room  int64     // the size at which the disk is looked at again
 
 	header  []byte // until it is complete
+	ownID   bool   // the client gave the Message-ID
+	subject string
 	inBody  bool
 	mailbox *Account
 	id      string // Message-ID
 	err     error  // what the header is refused for; the rest is read and dropped
+
+	queueOnly bool // nobody waits for the first attempt
 }
 
 // NewSubmission begins a message from login to env's recipients.
@@ -150,17 +183,34 @@ func (b *Backend) NewSubmission(login *Login, env Envelope) (*Submission, error)
 	if len(env.Recipients) == 0 {
 		return nil, &Error{Kind: Refused, Op: opSubmit, Text: "The message has no recipients"}
 	}
+	if err := b.checkRate(login, true); err != nil {
+		return nil, err
+	}
+	if err := b.checkSpace(0); err != nil {
+		return nil, err
+	}
 	spool, err := b.outbox.NewSpool()
 	if err != nil {
-		return nil, &Error{Kind: Internal, Op: opSubmit, Err: err}
+		return nil, storeError(err)
 	}
-	return &Submission{b: b, login: login, env: env, spool: spool, lines: crlfWriter{w: spool}}, nil
+	return b.newSubmission(login, env, spool), nil
+}
+
+func (b *Backend) newSubmission(login *Login, env Envelope, spool *outbox.Spool) *Submission {
+	return &Submission{b: b, login: login, env: env, spool: spool, lines: crlfWriter{w: spool}, sum: sha256.New(), room: spaceStep}
 }
 
 // Write adds bytes of the message. Line ends become CRLF: Graph refuses others.
 func (s *Submission) Write(p []byte) (int, error) {
 	if s.err != nil {
 		return len(p), nil // told by Submit: the client is to hear it as DATA's answer
+	}
+	s.sum.Write(p)
+	if s.size += int64(len(p)); s.size >= s.room {
+		if err := s.b.checkSpace(0); err != nil {
+			return 0, err
+		}
+		s.room = s.size + spaceStep
 	}
 	body := p
 	if !s.inBody {
@@ -182,14 +232,14 @@ func (s *Submission) Write(p []byte) (int, error) {
 		}
 	}
 	if _, err := s.lines.Write(body); err != nil {
-		return 0, &Error{Kind: Internal, Op: opSubmit, Err: err}
+		return 0, storeError(err)
 	}
 	return len(p), nil
 }
 
 // spoolError passes on what is our fault; a refusal waits for Submit.
 func (s *Submission) spoolError() error {
-	if KindOf(s.err) == Internal {
+	if k := KindOf(s.err); k == Internal || k == OverQuota {
 		return s.err
 	}
 	return nil
@@ -223,7 +273,7 @@ func (s *Submission) beginBody(raw []byte) error {
 		return err
 	}
 	if _, err := s.lines.Write(header); err != nil {
-		return &Error{Kind: Internal, Op: opSubmit, Err: err}
+		return storeError(err)
 	}
 	return nil
 }
@@ -252,7 +302,11 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 			if s.id != "" || f.Value == "" {
 				continue
 			}
-			s.id = f.Value
+			s.id, s.ownID = f.Value, true
+		case "subject":
+			if s.b.cfg.LogSubject && s.subject == "" {
+				s.subject = shorten(message.DecodeWords(f.Value), maxLogSubject)
+			}
 		case "date":
 			if f.Value == "" {
 				continue
@@ -280,8 +334,9 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 		out = appendRaw(out, f.Raw)
 	}
 	if !from {
-		s.mailbox = s.login.Account
-		out = appendField(out, "From", headerAddress(s.login.Account.Address()))
+		var value string
+		s.mailbox, value = s.fallback()
+		out = appendField(out, "From", value)
 	}
 	if !date {
 		out = appendField(out, "Date", time.Now().Format(time.RFC1123Z))
@@ -292,6 +347,29 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 	}
 	out = appendField(out, markField, s.spool.ID())
 	return append(out, "\r\n"...), nil
+}
+
+// maxLogSubject is how many bytes of a subject the log keeps.
+const maxLogSubject = 250
+
+func shorten(s string, n int) string {
+	s = singleLine(s)
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "")
+	}
+	return s
+}
+
+// fallback returns the address for a message that comes without a usable one, and the mailbox it goes through.
+func (s *Submission) fallback() (*Account, string) {
+	addr := s.login.FallbackFrom
+	if addr == "" {
+		return s.login.Account, headerAddress(s.login.Account.Address())
+	}
+	if a, ok := s.b.accountOf(addr); ok {
+		return a, headerAddress(addr)
+	}
+	return s.login.Account, headerAddress(addr)
 }
 
 func messageIDDomain(address string) string {
@@ -345,11 +423,11 @@ func (s *Submission) checkFrom(f message.Field) (acct *Account, rewritten []byte
 		return nil, nil, s.b.senderRefused(s.login, refused)
 	}
 	// No address at all, or one to be replaced.
-	value := headerAddress(own.Address())
+	acct, value := s.fallback()
 	if name != "" {
 		value = quotePhrase(name) + " <" + value + ">"
 	}
-	return own, appendField(nil, "From", value), nil
+	return acct, appendField(nil, "From", value), nil
 }
 
 // quotePhrase writes a display name as found in a header: encoded words and plain
@@ -407,7 +485,7 @@ func (s *Submission) Submit(ctx context.Context) (queueID string, err error) {
 	}
 	if s.err == nil {
 		if err := s.lines.Close(); err != nil {
-			s.err = &Error{Kind: Internal, Op: opSubmit, Err: err}
+			s.err = storeError(err)
 		}
 	}
 	if s.err != nil {
@@ -420,21 +498,39 @@ func (s *Submission) Submit(ctx context.Context) (queueID string, err error) {
 	for i, r := range s.env.Recipients {
 		rcpts[i] = store.Recipient{Address: r.Address, Notify: r.Notify, Orcpt: r.Orcpt}
 	}
-	id, err := s.b.outbox.Submit(ctx, s.spool, store.Submission{
+	row := store.Submission{
 		Mailbox:      s.mailbox.Address(),
 		Login:        s.login.Username,
+		RemoteAddr:   s.env.Remote,
 		EnvelopeFrom: s.env.From,
 		Recipients:   rcpts,
 		DSN:          store.DSN{Ret: s.env.Ret, EnvID: s.env.EnvID},
 		MessageID:    s.id,
-	}, s.b.cfg.SendWait)
+		Subject:      s.subject,
+		DropCopy:     s.env.DropCopy || s.login.DropCopy,
+	}
+	if s.ownID {
+		row.Digest = hex.EncodeToString(s.sum.Sum(nil))
+		if id := s.b.repeated(ctx, &row); id != "" {
+			s.b.log.Info("message was taken before", "queue_id", id, "mailbox", row.Mailbox)
+			return id, nil
+		}
+		if gather := cmp.Or(s.login.Gather, s.b.cfg.Gather); gather > 0 {
+			row.GatherUntil = time.Now().Add(gather)
+		}
+	}
+	wait := s.b.cfg.SendWait
+	if s.queueOnly {
+		wait = 0
+	}
+	id, err := s.b.outbox.Submit(ctx, s.spool, row, wait)
 	if err == nil {
 		return id, nil
 	}
 	if e, ok := errors.AsType[*outbox.Error](err); ok {
 		return "", &Error{Kind: kindOfStatus(e.Status), Op: opSubmit, Text: e.Text, Err: e}
 	}
-	return "", &Error{Kind: Internal, Op: opSubmit, Err: err}
+	return "", storeError(err)
 }
 
 // Discard drops the message unless it was accepted. It may be called more than once.

@@ -371,7 +371,7 @@ func TestRefusedAtOnce(t *testing.T) {
 				t.Errorf("status %d.%d.%d", c, s, d)
 			}
 			rows, err := b.store.Outbox().List(t.Context(), store.Filter{})
-			if err != nil || len(rows) != 0 || spoolFiles(t, b) != 0 || len(sim.Delivered()) != 0 {
+			if err != nil || len(rows) != 1 || rows[0].State != store.StateRefused || spoolFiles(t, b) != 0 || len(sim.Delivered()) != 0 {
 				t.Errorf("%v: %d rows, %d files", err, len(rows), spoolFiles(t, b))
 			}
 		})

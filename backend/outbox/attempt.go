@@ -20,8 +20,15 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 
 	sub, err := q.claim(context.WithoutCancel(ctx), it.id)
 	switch {
-	case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrNotClaimable):
-		return time.Time{} // taken out or held meanwhile
+	case errors.Is(err, store.ErrNotFound):
+		return time.Time{}
+	case errors.Is(err, store.ErrNotClaimable):
+		// Held or settled by a person meanwhile, who may want a notice for it.
+		if cur, err := q.store.Get(context.WithoutCancel(ctx), it.id); err == nil && finished(cur) && !cur.NextAttempt.IsZero() {
+			it.notice = true
+			return cur.NextAttempt
+		}
+		return time.Time{}
 	case err != nil:
 		q.log.Error("message not claimed", "queue_id", it.id, "err", err)
 		return time.Now().Add(q.backoff(1))
@@ -77,7 +84,7 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 			e.Text = "It could not be found out whether the message was sent: the mailbox did not answer for too long."
 			return false, q.failed(it, job, e)
 		}
-		return false, q.put(job, store.StateUnclear, wait, e, false)
+		return false, q.put(it, job, store.StateUnclear, wait, e, false)
 	case found:
 		q.log.Info("message found sent", "queue_id", job.ID, "mailbox", job.Mailbox)
 		job.progress.Looks = 0
@@ -85,31 +92,63 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 	}
 	job.progress.Looks++
 	if n := job.progress.Looks; n < len(q.opts.Looks) {
-		return false, q.put(job, store.StateUnclear, q.opts.Looks[n], nil, false)
+		return false, q.put(it, job, store.StateUnclear, q.opts.Looks[n], nil, false)
 	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
 	return true, time.Time{}
 }
 
 // put writes a waiting state and returns when it ends. Only what went to Exchange
-// counts as an attempt.
-func (q *Queue) put(job *Job, state store.State, wait time.Duration, e *Error, counted bool) time.Time {
+// counts as an attempt. What a person asked for meanwhile happens instead.
+func (q *Queue) put(it *item, job *Job, state store.State, wait time.Duration, e *Error, counted bool) time.Time {
 	due := time.Now().Add(wait)
-	_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
+	row, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
 		s.State, s.NextAttempt = state, due
+		s.DelayNotified = job.DelayNotified
 		job.progress.keep(s)
 		if e != nil {
 			s.LastError, s.GraphRequestID = e.Error(), e.RequestID
+			s.Events = append(s.Events, store.Event{What: what(state, e), Status: e.Status, Text: e.say(), RequestID: e.RequestID})
 		}
 		if !counted && s.Attempts > 0 {
 			s.Attempts--
 		}
+		grant(s)
 	})
 	if err != nil {
 		// The row still says "sending"; the next start takes that for unclear, and so do we.
 		q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
+		return due
+	}
+	switch row.State {
+	case store.StateHeld:
+		return time.Time{}
+	case store.StateBounced, store.StatePurged:
+		return q.settled(it, job, row.NextAttempt)
 	}
 	return due
+}
+
+// what names an event of the log.
+func what(state store.State, e *Error) string {
+	switch {
+	case state == store.StateUnclear && e.Outcome == Unclear:
+		return "unclear"
+	case e.Uncounted:
+		return "postponed"
+	}
+	return "deferred"
+}
+
+// say is what the log tells of an error.
+func (e *Error) say() string {
+	if e.Text != "" {
+		return e.Text
+	}
+	if e.Outcome == Unclear {
+		return "Microsoft 365 gave no clear answer; the message is looked for before it is sent again."
+	}
+	return "Microsoft 365 could not be reached."
 }
 
 // sent settles a message that Exchange has taken.
@@ -123,8 +162,18 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 		job.progress.NoticeKind = Relayed
 		job.progress.Status = "2.0.0"
 	}
+	if job.DropCopy {
+		job.progress.Copy = true
+		if due.IsZero() {
+			due = now.Add(copyWaits[0])
+		}
+	}
 	_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
-		s.State, s.NextAttempt, s.LastError = store.StateSent, due, ""
+		s.State, s.NextAttempt, s.LastError, s.Wish = store.StateSent, due, "", store.WishNone
+		if job.requestID != "" {
+			s.GraphRequestID = job.requestID
+		}
+		s.Events = append(s.Events, store.Event{What: "sent", Status: "2.0.0", RequestID: job.requestID})
 		job.progress.keep(s)
 	})
 	if err != nil {
@@ -144,7 +193,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	case Unclear:
 		log.Warn("message may have been sent, will look for it")
 		job.progress.EverUnclear, job.progress.Looks = true, 0
-		return q.put(job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)
+		return q.put(it, job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)
 	case Temporary:
 		if now.Before(job.Expires) {
 			state := store.StateQueued
@@ -157,7 +206,8 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 			}
 			wait = min(max(wait, time.Second), max(time.Until(job.Expires), time.Second))
 			log.Warn("message not sent, will try again", "wait", wait.Round(time.Second))
-			return q.put(job, state, wait, e, !e.Uncounted)
+			q.tellDelay(job, e)
+			return q.put(it, job, state, wait, e, !e.Uncounted)
 		}
 		reason := e.Text
 		if reason == "" {
@@ -169,8 +219,15 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 
 	// For good. A client that still waits hears it as DATA's answer, and keeps the message.
 	if job.progress.Part == 0 && it.waiter.take() {
-		if err := q.store.Remove(context.WithoutCancel(q.attempt), job.ID); err != nil {
-			log.Error("outbox row not removed", "cause", err)
+		_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
+			s.State, s.NextAttempt, s.Wish = store.StateRefused, time.Time{}, store.WishNone
+			progress{}.keep(s)
+			s.LastError, s.GraphRequestID = e.Error(), e.RequestID
+			s.Events = append(s.Events, store.Event{What: "refused", Status: e.Status, Text: e.Text, RequestID: e.RequestID})
+		})
+		if err != nil {
+			// The next start finds the file gone, and nobody is owed anything.
+			log.Error("outbox row not written", "cause", err)
 		}
 		os.Remove(job.Path)
 		it.waiter.settled <- e
@@ -186,9 +243,10 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 		job.progress.NoticeKind, job.progress.Status, job.progress.Text = Failed, e.Status, e.Text
 	}
 	_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
-		s.State, s.NextAttempt = store.StateBounced, due
+		s.State, s.NextAttempt, s.Wish = store.StateBounced, due, store.WishNone
 		job.progress.keep(s)
 		s.LastError, s.GraphRequestID = e.Error(), e.RequestID
+		s.Events = append(s.Events, store.Event{What: "bounced", Status: e.Status, Text: e.Text, RequestID: e.RequestID})
 	})
 	if err != nil {
 		log.Error("outbox row not written", "cause", err)
@@ -205,54 +263,6 @@ func (q *Queue) settled(it *item, job *Job, due time.Time) time.Time {
 	}
 	it.notice = true
 	return due
-}
-
-// longestNotice is how long behind a message's end its notice is tried.
-const longestNotice = 5 * 24 * time.Hour
-
-// notify delivers the notice a message owes its sender.
-func (q *Queue) notify(it *item) time.Time {
-	ctx, cancel := context.WithTimeout(q.attempt, longestAttempt)
-	defer cancel()
-	sub, err := q.store.Get(context.WithoutCancel(ctx), it.id)
-	if errors.Is(err, store.ErrNotFound) {
-		return time.Time{}
-	}
-	if err != nil {
-		q.log.Error("outbox row not read", "queue_id", it.id, "err", err)
-		return time.Now().Add(q.backoff(1))
-	}
-	p := readProgress(sub)
-	job := &Job{Submission: *sub, Path: q.path(sub.Spool), q: q, progress: p}
-	event := map[NoticeKind]string{Failed: "FAILURE", Relayed: "SUCCESS", Delayed: "DELAY"}[p.NoticeKind]
-	n := Notice{Kind: p.NoticeKind, Recipients: wanted(sub.Recipients, event), Status: p.Status, Text: p.Text}
-
-	if event != "" && len(n.Recipients) > 0 {
-		if err := q.opts.Sender.Notify(ctx, job, n); err != nil {
-			e := asError(err)
-			p.Tries++
-			log := q.log.With("queue_id", it.id, "mailbox", it.mailbox, "tries", p.Tries, "err", e.Error(), "request_id", e.RequestID)
-			if e.Outcome != Permanent && time.Now().Before(sub.Expires.Add(longestNotice)) {
-				log.Warn("notice not delivered, will try again")
-				due := time.Now().Add(max(q.backoff(p.Tries), e.RetryAfter))
-				if _, err := q.update(ctx, it.id, func(s *store.Submission) { s.NextAttempt = due; p.keep(s) }); err != nil {
-					log.Error("outbox row not written", "cause", err)
-				}
-				return due
-			}
-			log.Error("notice given up")
-		}
-	}
-	_, err = q.update(ctx, it.id, func(s *store.Submission) {
-		s.NextAttempt = time.Time{}
-		progress{}.keep(s)
-	})
-	if err != nil {
-		q.log.Error("outbox row not written", "queue_id", it.id, "err", err)
-		return time.Now().Add(q.backoff(1))
-	}
-	os.Remove(job.Path)
-	return time.Time{}
 }
 
 // wanted returns the recipients whose NOTIFY asks for the event. Without NOTIFY it is

@@ -31,6 +31,10 @@ type Sender interface {
 	// attempt ended unclearly has left after all. If so it calls job.PartDone.
 	Find(ctx context.Context, job *Job) (bool, error)
 
+	// RemoveCopy removes what Exchange filed of a sent message in Sent Items, and nothing
+	// else. It reports whether all of it is gone; Exchange files copies some time after it has taken a message.
+	RemoveCopy(ctx context.Context, job *Job) (gone bool, err error)
+
 	// Notify puts a notice about the message into its sender's mailbox. It may be
 	// called again for the same notice when its outcome was unclear.
 	Notify(ctx context.Context, job *Job, n Notice) error
@@ -97,8 +101,16 @@ type Job struct {
 	store.Submission
 	Path string // of the spool file: the whole message with CRLF line ends
 
-	q        *Queue
-	progress progress
+	q         *Queue
+	progress  progress
+	requestID string
+}
+
+// SetRequestID notes the Graph request that the log is to name for this attempt.
+func (j *Job) SetRequestID(id string) {
+	if id != "" {
+		j.requestID = id
+	}
 }
 
 // Part returns how many parts of a message that had to be split are known to be sent.
@@ -123,3 +135,9 @@ func (j *Job) PartDone(ctx context.Context) error {
 
 // WasUnclear reports whether an earlier attempt ended without a clear answer.
 func (j *Job) WasUnclear() bool { return j.progress.EverUnclear }
+
+// CopyRemoved counts one copy more that RemoveCopy has removed, over all of its calls.
+func (j *Job) CopyRemoved() { j.progress.CopiesGone++ }
+
+// CopiesRemoved returns that count.
+func (j *Job) CopiesRemoved() int { return j.progress.CopiesGone }

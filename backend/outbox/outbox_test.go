@@ -19,19 +19,21 @@ import (
 // exchange plays Exchange and its Sender: it has what was sent to it, and does to each
 // attempt what its script says.
 type exchange struct {
-	mu       sync.Mutex
-	script   []step // for each Send, in order; then all is well
-	calls    []time.Time
-	sent     map[string]int  // by id
-	visible  map[string]bool // Find sees it
-	finds    []time.Time
-	findErr  error
-	delay    time.Duration
-	block    chan struct{} // Send waits for it, if not nil
-	notices  []Notice
-	noteErrs int // so many notices fail
-	running  map[string]int
-	most     map[string]int
+	mu                    sync.Mutex
+	script                []step // for each Send, in order; then all is well
+	calls                 []time.Time
+	sent                  map[string]int  // by id
+	visible               map[string]bool // Find sees it
+	finds                 []time.Time
+	findErr               error
+	delay                 time.Duration
+	block                 chan struct{} // Send waits for it, if not nil
+	notices               []Notice
+	noteErrs              int // so many notices fail
+	copyLooks, copyHidden int
+	removed               []string
+	running               map[string]int
+	most                  map[string]int
 }
 
 type step struct {
@@ -196,6 +198,17 @@ func (r *rig) files() []string {
 	return names
 }
 
+func (x *exchange) RemoveCopy(_ context.Context, job *Job) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.copyLooks++
+	if x.sent[job.ID] == 0 || x.copyLooks <= x.copyHidden {
+		return false, nil
+	}
+	x.removed = append(x.removed, job.ID)
+	return true, nil
+}
+
 func bubble(t *testing.T, x *exchange, opts Options, f func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := openRig(t, t.TempDir(), x, opts)
@@ -231,7 +244,7 @@ func TestSentAtOnce(t *testing.T) {
 	})
 }
 
-// A refusal for good while the client waits is the client's answer; nothing is kept.
+// A refusal for good while the client waits is the client's answer; only the log keeps it.
 func TestRefusedWhileWaiting(t *testing.T) {
 	x := newExchange(step{err: permanent})
 	bubble(t, x, Options{}, func(r *rig) {
@@ -240,8 +253,8 @@ func TestRefusedWhileWaiting(t *testing.T) {
 			t.Fatalf("submit: %v", err)
 		}
 		synctest.Wait()
-		if _, err := r.st.Outbox().Get(r.t.Context(), id); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("row kept: %v", err)
+		if row := r.row(id); row.State != store.StateRefused || !row.NextAttempt.IsZero() || row.LastError == "" {
+			t.Errorf("row %+v", row)
 		}
 		if len(r.files()) != 0 || len(x.notices) != 0 {
 			t.Errorf("files %v, notices %v", r.files(), x.notices)

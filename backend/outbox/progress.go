@@ -8,8 +8,7 @@ import (
 	"postern/backend/store"
 )
 
-// progress is what a row keeps for the queue and its Sender alone. It lies in the
-// row's Mark column as JSON; the mark inside the message is its queue id.
+// progress is what a row keeps for the queue and its Sender alone, as JSON.
 type progress struct {
 	Part        int    `json:"part,omitempty"`
 	Draft       string `json:"draft,omitempty"`
@@ -22,12 +21,15 @@ type progress struct {
 	Status     string     `json:"status,omitempty"`
 	Text       string     `json:"text,omitempty"`
 	Tries      int        `json:"tries,omitempty"` // of the notice
+	Copy       bool       `json:"copy,omitempty"`  // the copy in Sent Items is to be removed
+	CopyLooks  int        `json:"copyLooks,omitempty"`
+	CopiesGone int        `json:"copiesGone,omitempty"`
 }
 
 func readProgress(sub *store.Submission) progress {
 	var p progress
 	// What cannot be read is as good as nothing known: the search for the message covers it.
-	_ = json.Unmarshal([]byte(sub.Mark), &p)
+	_ = json.Unmarshal([]byte(sub.Progress), &p)
 	return p
 }
 
@@ -37,7 +39,7 @@ func (p progress) keep(sub *store.Submission) {
 	if err != nil || string(b) == "{}" {
 		b = nil
 	}
-	sub.Mark = string(b)
+	sub.Progress = string(b)
 }
 
 func (j *Job) save(ctx context.Context) error {

@@ -21,7 +21,8 @@ type Options struct {
 	Parallel int           // attempts at once for one mailbox; 0 for 4, Graph's limit
 	Total    int           // attempts at once for all; 0 for 32
 	Grace    time.Duration // how long running attempts may go on when stopping; 0 for 10 s
-	Keep     time.Duration // how long rows of finished messages stay; 0 for 7 days
+	Keep     time.Duration // how long rows of settled messages and their logs stay; 0 for 7 days
+	Warn     time.Duration // age from which a notice of delay is due to those who want one; 0 for 4 h
 
 	// Retries are the waits behind failed attempts, the last one repeating, and Looks
 	// those before each look for a message whose sending ended unclearly. Empty for
@@ -39,6 +40,7 @@ type Queue struct {
 	dir   string
 	log   *slog.Logger
 	slots chan struct{} // attempts at once, all mailboxes
+	sync  sharedSync    // of dir
 
 	mu      sync.Mutex
 	lanes   map[string]*lane
@@ -48,6 +50,8 @@ type Queue struct {
 	run     context.Context // of Run
 	attempt context.Context // of attempts: outlives run by Grace
 	wg      sync.WaitGroup
+
+	gathering gathering
 }
 
 // lane is one mailbox's share: its messages and its attempts, apart from all others.
@@ -80,6 +84,9 @@ func New(opts Options) (*Queue, error) {
 	}
 	if len(opts.Looks) == 0 {
 		opts.Looks = lookWaits
+	}
+	if opts.Warn <= 0 {
+		opts.Warn = 4 * time.Hour
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -118,6 +125,8 @@ func (q *Queue) Run(ctx context.Context) error {
 		q.prune(ctx)
 		tick := time.NewTicker(time.Hour)
 		defer tick.Stop()
+		watch := time.NewTicker(watchEvery)
+		defer watch.Stop()
 	wait:
 		for {
 			select {
@@ -125,6 +134,8 @@ func (q *Queue) Run(ctx context.Context) error {
 				break wait
 			case <-tick.C:
 				q.prune(ctx)
+			case <-watch.C:
+				q.notice(ctx)
 			}
 		}
 	}
@@ -156,28 +167,10 @@ func (q *Queue) load(ctx context.Context) error {
 	if _, err := q.store.Recover(ctx); err != nil {
 		return fmt.Errorf("recover outbox: %w", err)
 	}
-	rows, err := q.store.List(ctx, store.Filter{States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear}})
-	if err != nil {
-		return fmt.Errorf("list outbox: %w", err)
-	}
-	// A notice is owed where a finished message still has its file; finished rows may be many.
-	files, err := q.files()
+	rows, err := q.unfinished(ctx)
 	if err != nil {
 		return err
 	}
-	for _, id := range files {
-		r, err := q.store.Get(ctx, id)
-		if errors.Is(err, store.ErrNotFound) {
-			continue // being submitted now
-		}
-		if err != nil {
-			return fmt.Errorf("read outbox: %w", err)
-		}
-		if finished(r) && !r.NextAttempt.IsZero() {
-			rows = append(rows, *r)
-		}
-	}
-
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	now := time.Now()
@@ -192,6 +185,52 @@ func (q *Queue) load(ctx context.Context) error {
 	return nil
 }
 
+// unfinished returns all rows with something left to do.
+func (q *Queue) unfinished(ctx context.Context) ([]store.Submission, error) {
+	rows, err := q.store.List(ctx, store.Filter{States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear}})
+	if err != nil {
+		return nil, fmt.Errorf("list outbox: %w", err)
+	}
+	listed := make(map[string]bool, len(rows))
+	keep := rows[:0]
+	for i := range rows {
+		r := &rows[i]
+		listed[r.ID] = true
+		if r.Wish != store.WishNone && r.State != store.StateSending {
+			// Asked for while it was being sent by a process that has died.
+			if r, err = q.update(ctx, r.ID, grant); err != nil {
+				return nil, err
+			}
+			if r.State == store.StateHeld || finished(r) && r.NextAttempt.IsZero() {
+				continue
+			}
+		}
+		keep = append(keep, *r)
+	}
+	rows = keep
+	// Something is owed where a finished message still has its file; finished rows may be many.
+	files, err := q.files()
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range files {
+		if listed[id] {
+			continue
+		}
+		r, err := q.store.Get(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // being submitted now
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read outbox: %w", err)
+		}
+		if finished(r) && !r.NextAttempt.IsZero() {
+			rows = append(rows, *r)
+		}
+	}
+	return rows, nil
+}
+
 // Submit takes over a spooled message: it returns once file and row are durable and
 // the first attempt has ended, at most wait later. A nil error means the message is
 // ours to deliver. An *Error that is Permanent means that Exchange will never take
@@ -199,14 +238,23 @@ func (q *Queue) load(ctx context.Context) error {
 //
 // sub gives mailbox, sender, recipients and so on; id, file, times and state are set here.
 func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait time.Duration) (id string, err error) {
-	if err := s.commit(); err != nil {
+	if id, done := q.gathering.join(ctx, q, sub); done {
+		s.Discard()
+		return id, nil
+	}
+	defer func() { q.gathering.begun(sub, id, err) }()
+	if err := s.commit(&q.sync); err != nil {
 		return "", err
 	}
 	now := time.Now()
 	sub.ID, sub.Spool, sub.Size = s.id, s.id+spoolSuffix, s.size
 	sub.State = store.StateQueued
 	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.opts.Lifetime)
-	it := &item{id: sub.ID, mailbox: sub.Mailbox, due: now}
+	if sub.GatherUntil.After(now) {
+		sub.NextAttempt, wait = sub.GatherUntil, 0
+	}
+	sub.Events = append(sub.Events, store.Event{What: "accepted"})
+	it := &item{id: sub.ID, mailbox: sub.Mailbox, due: sub.NextAttempt}
 
 	// Known before the row is there: a Run that is just starting must not schedule it, too.
 	q.mu.Lock()
@@ -371,7 +419,7 @@ func (q *Queue) try(l *lane, it *item) {
 	defer func() { <-q.slots }()
 	var due time.Time
 	if it.notice {
-		due = q.notify(it)
+		due = q.afterwards(it)
 	} else {
 		due = q.attemptOnce(it)
 	}

@@ -19,7 +19,7 @@ import (
 
 const (
 	spoolSuffix = ".eml"
-	tempSuffix  = ".tmp"
+	tempSuffix  = ".tmp" // of earlier versions
 )
 
 // Spool is a message file being written.
@@ -41,9 +41,36 @@ func newID(now time.Time) string {
 }
 
 // NewSpool begins a message file.
-func (q *Queue) NewSpool() (*Spool, error) {
-	id := newID(time.Now())
-	f, err := os.OpenFile(filepath.Join(q.dir, id+tempSuffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func (q *Queue) NewSpool() (*Spool, error) { return q.newSpool(newID(time.Now())) }
+
+// NewSpoolAs is NewSpool for a message whose queue id was given elsewhere, by NewID. A file that is there
+// already is that of an earlier try, which has come to nothing if there is no row.
+func (q *Queue) NewSpoolAs(id string) (*Spool, error) {
+	if !validID(id) {
+		return nil, fmt.Errorf("create spool file: %q is no queue id", id)
+	}
+	if _, err := q.store.Get(context.Background(), id); err == nil {
+		return nil, fmt.Errorf("create spool file: %s %w", id, store.ErrExists)
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("create spool file: %w", err)
+	}
+	if err := os.Remove(filepath.Join(q.dir, id+spoolSuffix)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("create spool file: %w", err)
+	}
+	return q.newSpool(id)
+}
+
+// NewID returns a queue id.
+func NewID() string { return newID(time.Now()) }
+
+func validID(id string) bool {
+	return len(id) == 16 && !strings.ContainsFunc(id, func(r rune) bool { return !(r >= '0' && r <= '9' || r >= 'a' && r <= 'v') })
+}
+
+// A file has its final name from the start: without a row it counts for nothing, and is removed when the queue is
+// opened again.
+func (q *Queue) newSpool(id string) (*Spool, error) {
+	f, err := os.OpenFile(filepath.Join(q.dir, id+spoolSuffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create spool file: %w", err)
 	}
@@ -63,13 +90,12 @@ func (s *Spool) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// commit makes the file durable under its final name.
-func (s *Spool) commit() error {
+// commit makes the file durable.
+func (s *Spool) commit(shared *sharedSync) error {
 	if s.done {
 		return errors.New("spool file is closed")
 	}
 	s.done = true
-	temp, final := s.f.Name(), filepath.Join(s.dir, s.id+spoolSuffix)
 	err := s.w.Flush()
 	if err == nil {
 		err = s.f.Sync()
@@ -78,14 +104,10 @@ func (s *Spool) commit() error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(temp, final)
+		err = shared.syncDir(s.dir)
 	}
 	if err != nil {
-		os.Remove(temp)
-		return fmt.Errorf("write spool file: %w", err)
-	}
-	if err := syncDir(s.dir); err != nil {
-		os.Remove(final)
+		os.Remove(s.f.Name())
 		return fmt.Errorf("write spool file: %w", err)
 	}
 	return nil
@@ -134,7 +156,7 @@ func (q *Queue) files() ([]string, error) {
 
 // finished reports whether nothing but a notice can be left to do for a message.
 func finished(r *store.Submission) bool {
-	return r.State == store.StateSent || r.State == store.StateBounced
+	return settledState(r.State)
 }
 
 // sweep removes files that belong to no unfinished row: what was being written when

@@ -1,0 +1,55 @@
+package outbox
+
+import (
+	"container/heap"
+	"context"
+	"time"
+)
+
+// watchEvery is how often the queue asks whether another process has changed the table.
+const watchEvery = 500 * time.Millisecond
+
+// notice takes over what another process has changed in the table.
+func (q *Queue) notice(ctx context.Context) {
+	changed, err := q.store.ChangedElsewhere(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			q.log.Warn("outbox not watched", "err", err)
+		}
+		return
+	}
+	if !changed {
+		return
+	}
+	rows, err := q.unfinished(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			q.log.Warn("outbox not read", "err", err)
+		}
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	waiting := make(map[string]*item)
+	for _, l := range q.lanes {
+		for _, it := range l.items {
+			waiting[it.id] = it
+		}
+	}
+	touched := make(map[*lane]bool)
+	for i := range rows {
+		r := &rows[i]
+		it := waiting[r.ID]
+		if it == nil {
+			q.addLocked(&item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt, notice: finished(r)})
+			continue
+		}
+		it.due, it.notice = r.NextAttempt, finished(r)
+		touched[q.lanes[it.mailbox]] = true
+	}
+	// What was held or taken out stays in the schedule until its time comes, and is found not claimable then.
+	for l := range touched {
+		heap.Init(&l.items)
+		l.poke()
+	}
+}

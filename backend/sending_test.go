@@ -1,0 +1,321 @@
+package backend
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postern/backend/graphsim"
+	"postern/backend/outbox"
+	"postern/backend/store"
+)
+
+// Aliases come from the directory where the app may read it, else from the configuration alone.
+func TestAliases(t *testing.T) {
+	for _, tt := range []struct {
+		role string
+		want bool
+	}{{"User.Read.All", true}, {"Mail.Read", false}} {
+		t.Run(tt.role, func(t *testing.T) {
+			sim, url := newSim(t, graphsim.Options{})
+			sim.AddApp(testTenant, testApp, testSecret, "Mail.ReadWrite", "Mail.Send", tt.role)
+			sim.AddUser(testTenant, graphsim.UserSpec{UPN: "carol@contoso.example", Aliases: []string{"sales@contoso.example"}})
+			cfg := testConfig(t, url, t.TempDir())
+			cfg.Mailboxes = append(cfg.Mailboxes, MailboxConfig{Address: "carol@contoso.example", Credential: "contoso", Aliases: []string{"c@contoso.example"}})
+			b, _ := start(t, cfg)
+			login := loginOf(t, b, "carol@contoso.example")
+			for range 3 {
+				if err := b.CheckSender(login, "Sales@contoso.example"); (err == nil) != tt.want {
+					t.Errorf("alias of the directory: %v", err)
+				}
+			}
+			if err := b.CheckSender(login, "c@contoso.example"); err != nil {
+				t.Errorf("alias of the configuration: %v", err)
+			}
+			err := b.CheckSender(login, "other@contoso.example")
+			if KindOf(err) != Denied || !strings.Contains(TextOf(err), "Send As") || !strings.Contains(TextOf(err), "send_as") {
+				t.Errorf("stranger: %v", err)
+			}
+			asked := sim.CountRequests(func(r graphsim.Request) bool { return r.Template == "/v1.0/users/{u}" })
+			if asked != 1 {
+				t.Errorf("the directory was asked %d times", asked)
+			}
+		})
+	}
+}
+
+// Where no copy is wanted it is removed from Sent Items, and nothing else with the same mark or Message-ID.
+func TestNoCopyInSentItems(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{SentItemsDelay: 100 * time.Millisecond})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	login := loginOf(t, b, alice)
+	login.DropCopy = true
+	text := "From: alice@contoso.example\nTo: alice@contoso.example\nSubject: to myself\nMessage-ID: <one@x>\n\nbody\n"
+	sim.AddMessage(alice, "sentitems", []byte(strings.ReplaceAll(text, "\n", "\r\n")), graphsim.MessageSpec{IsRead: true})
+	var many []string
+	for i := range 501 {
+		many = append(many, fmt.Sprintf("r%d@fabrikam.example", i))
+	}
+	many[0] = alice
+	ids := []string{}
+	for _, env := range []Envelope{envelope(alice), envelope(many...)} {
+		id, err := submit(t, b, login, env, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
+		settledRow(t, b, id)
+		events, err := b.store.Outbox().Events(t.Context(), id)
+		if err != nil || events[len(events)-1].What != "copy removed" {
+			t.Errorf("log %v, %v", events, err)
+		}
+	}
+	if sent := sim.Messages(alice, "sentitems"); len(sent) != 1 {
+		t.Errorf("%d messages in Sent Items", len(sent))
+	}
+	if in := sim.Messages(alice, "inbox"); len(in) != 2 {
+		t.Errorf("%d messages in the Inbox", len(in))
+	}
+	if b.submissionQueued(alice, "<one@x>") {
+		t.Error("a client's own copy would be taken for the one that was removed")
+	}
+}
+
+// A login may submit so many messages a minute, and the disk may get so full.
+func TestLimits(t *testing.T) {
+	_, url := newSim(t, graphsim.Options{})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Rate = 3
+	b, _ := start(t, cfg)
+	login, quick := loginOf(t, b, alice), loginOf(t, b, bob)
+	quick.Rate = 1000
+	text := "From: alice@contoso.example\n\nbody\n"
+	for i := range 4 {
+		err := b.CheckRoom(login, 0)
+		if (err == nil) != (i < 3) {
+			t.Fatalf("message %d: %v", i, err)
+		}
+		if err != nil {
+			if c, s, d, ok := StatusOf(err); KindOf(err) != TooMany || !ok || fmt.Sprint(c, s, d) != "4 7 1" {
+				t.Errorf("%v", err)
+			}
+			if _, err := b.NewSubmission(login, envelope(bob)); KindOf(err) != TooMany {
+				t.Errorf("submission: %v", err)
+			}
+			continue
+		}
+		if _, err := submit(t, b, login, envelope(bob), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := b.CheckRoom(quick, 0); err != nil {
+		t.Errorf("another login: %v", err)
+	}
+	b.cfg.MinFree = 1 << 60
+	for _, err := range []error{b.CheckRoom(quick, 0), func() error { _, err := b.NewSubmission(quick, envelope(bob)); return err }()} {
+		if c, s, d, ok := StatusOf(err); KindOf(err) != OverQuota || !ok || fmt.Sprint(c, s, d) != "4 3 1" {
+			t.Errorf("full disk: %v", err)
+		}
+	}
+	b.cfg.MinFree = 0
+	if err := b.CheckRoom(quick, 1<<60); KindOf(err) != OverQuota {
+		t.Errorf("more than the disk holds: %v", err)
+	}
+}
+
+func TestRateFills(t *testing.T) {
+	var r rates
+	now := time.Now()
+	for i := range 60 {
+		if !r.take("a", 60, true, now) {
+			t.Fatalf("message %d refused", i)
+		}
+	}
+	if r.take("a", 60, true, now) || r.take("a", 60, true, now.Add(900*time.Millisecond)) {
+		t.Error("over the rate")
+	}
+	if !r.take("a", 60, true, now.Add(1100*time.Millisecond)) || !r.take("b", 60, true, now) || !r.take("a", 0, true, now) {
+		t.Error("within the rate refused")
+	}
+}
+
+// A message whose 250 was not seen is acknowledged when it comes again, and sent once.
+func TestRepeatedAfterLostAnswer(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	login := loginOf(t, b, alice)
+	with := "From: alice@contoso.example\nMessage-ID: <m@x>\n\nbody\n"
+	without := "From: alice@contoso.example\nSubject: on battery\n\nbody\n"
+	for _, tt := range []struct {
+		name, text string
+		change     string
+		rcpt       string
+		lost, same bool
+	}{
+		{"lost", with, "", bob, true, true},
+		{"not lost", with, "", bob, false, false},
+		{"another body", with, "more\n", bob, true, false},
+		{"another recipient", with, "", alice, true, false},
+		{"without Message-ID", without, "", bob, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			sim.ResetDeliveries()
+			b.repeats.mu.Lock()
+			clear(b.repeats.queued)
+			b.repeats.mu.Unlock()
+			first, err := submit(t, b, login, envelope(bob), tt.text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.lost {
+				b.Unanswered(first)
+			}
+			second, err := submit(t, b, login, envelope(tt.rcpt), tt.text+tt.change)
+			if err != nil || (first == second) != tt.same {
+				t.Fatalf("%s, then %s: %v", first, second, err)
+			}
+			if tt.same {
+				third, err := submit(t, b, login, envelope(tt.rcpt), tt.text)
+				if err != nil || third == first {
+					t.Errorf("the guard holds for more than one repeat: %v", err)
+				}
+			}
+			if n := len(sim.Delivered()); n != 2 {
+				t.Errorf("%d deliveries", n)
+			}
+		})
+	}
+}
+
+// The same message for one recipient after another goes out as one, To and Cc whole.
+func TestGatheredRecipients(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Gather = 300 * time.Millisecond
+	b, _ := start(t, cfg)
+	login := loginOf(t, b, alice)
+	text := "From: alice@contoso.example\nTo: a@y.example, b@y.example\nCc: c@y.example\nMessage-ID: <m@x>\n\nbody\n"
+	var ids []string
+	for _, r := range []string{"a@y.example", "b@y.example", "c@y.example", "hidden@y.example"} {
+		id, err := submit(t, b, login, envelope(r), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if len(slices.Compact(ids)) != 1 {
+		t.Fatalf("ids %v", ids)
+	}
+	settledRow(t, b, ids[0])
+	d := sim.Delivered()
+	if len(d) != 1 || len(d[0].Recipients) != 4 {
+		t.Fatalf("deliveries %+v", d)
+	}
+	if s := string(d[0].MIME); !strings.Contains(s, "a@y.example") || !strings.Contains(s, "c@y.example") || strings.Contains(s, "hidden@") || strings.Contains(s, "X-Original") {
+		t.Errorf("message:\n%s", s)
+	}
+}
+
+// Devices that invent senders get one that is valid; what they wrote stays in Reply-To.
+func TestFallbackSender(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddUser(testTenant, graphsim.UserSpec{UPN: "dave@contoso.example", Aliases: []string{"scanner@contoso.example"}})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Mailboxes = append(cfg.Mailboxes, MailboxConfig{Address: "dave@contoso.example", Credential: "contoso", Aliases: []string{"scanner@contoso.example"}})
+	sent := watchSends(&cfg)
+	b, _ := start(t, cfg)
+	login, err := b.FixedLogin(LoginConfig{Username: "devices", Mailbox: "dave@contoso.example", RewriteFrom: true, FallbackFrom: "scanner@contoso.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ in, from, replyTo string }{
+		{"From: MFP <printer@localhost>\n", "From: MFP <scanner@contoso.example>\r\n", "Reply-To: MFP <printer@localhost>\r\n"},
+		{"From: printer\n", "From: scanner@contoso.example\r\n", ""},
+		{"Subject: no sender\n", "From: scanner@contoso.example\r\n", ""},
+		{"From: Dave <dave@contoso.example>\n", "From: Dave <dave@contoso.example>\r\n", ""},
+	} {
+		if _, err := submit(t, b, login, envelope(bob), tt.in+"\nbody\n"); err != nil {
+			t.Fatal(err)
+		}
+		got := sent.take()
+		if len(got) != 1 || !strings.Contains(got[0], tt.from) || tt.replyTo != "" && !strings.Contains(got[0], tt.replyTo) || tt.replyTo == "" && strings.Contains(got[0], "Reply-To") {
+			t.Errorf("%q: sent %q", tt.in, got)
+		}
+	}
+}
+
+// Mail dropped as a file is sent once, whether the server runs or not, and what is no mail harms nobody.
+func TestDrop(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	dir := t.TempDir()
+	cfg := testConfig(t, url, filepath.Join(dir, "state"))
+	cfg.Drop = DropConfig{Dir: filepath.Join(dir, "drop"), Login: LoginConfig{Username: "sendmail", Mailbox: alice, RewriteFrom: true}}
+	drop := func(text string) string {
+		t.Helper()
+		id, err := DropMessage(cfg.Drop.Dir, envelope(bob), strings.NewReader(text), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	if err := os.Mkdir(cfg.Drop.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := drop("From: root@localhost\nSubject: before\n\nbody\n")
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(cfg.Drop.Dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("nonsense.msg", "{}\n")
+	write(outbox.NewID()+".msg", "no json\nFrom: x\n\n")
+	write(outbox.NewID()+".msg", `{"from":"a@x","recipients":[{"address":"b@x, evil@y"}]}`+"\n\n")
+	write("../"+outbox.NewID(), "")
+	if err := os.Symlink("/etc/passwd", filepath.Join(cfg.Drop.Dir, outbox.NewID()+".msg")); err != nil {
+		t.Fatal(err)
+	}
+	b, stop := start(t, cfg)
+	during := drop("From: alice@contoso.example\nSubject: during\n\nbody\n")
+	for _, id := range []string{before, during} {
+		eventually(t, nil, "dropped message sent", func() bool {
+			r, err := b.store.Outbox().Get(t.Context(), id)
+			return err == nil && r.State == store.StateSent
+		})
+	}
+	row, _ := b.store.Outbox().Get(t.Context(), before)
+	if row.Login != "sendmail" || row.RemoteAddr == "" {
+		t.Errorf("row %+v", row)
+	}
+	// Killed between taking the message and removing the file.
+	again, err := os.ReadFile(filepath.Join(cfg.Drop.Dir, before+dropRefused))
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%q, %v", again, err)
+	}
+	write(before+".msg", `{"from":"alice@contoso.example","recipients":[{"address":"bob@contoso.example"}]}`+"\nSubject: before\n\nbody\n")
+	eventually(t, nil, "second file gone", func() bool {
+		_, err := os.Stat(filepath.Join(cfg.Drop.Dir, before+".msg"))
+		return errors.Is(err, os.ErrNotExist)
+	})
+	stop()
+	if n := len(sim.Delivered()); n != 2 {
+		t.Errorf("%d deliveries", n)
+	}
+	refused, _ := filepath.Glob(filepath.Join(cfg.Drop.Dir, "*"+dropRefused))
+	if len(refused) != 4 {
+		t.Errorf("refused: %v", refused)
+	}
+	if _, err := DropMessage(cfg.Drop.Dir, envelope(bob), strings.NewReader(strings.Repeat("x", 2<<20)), 1<<20); KindOf(err) != TooLarge {
+		t.Errorf("too large: %v", err)
+	}
+	if _, err := DropMessage(cfg.Drop.Dir, Envelope{}, strings.NewReader("x"), 1<<20); KindOf(err) != Refused {
+		t.Errorf("no recipients: %v", err)
+	}
+}
