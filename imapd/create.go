@@ -11,7 +11,7 @@ import (
 )
 
 // create is CREATE, with USE of RFC 6154 section 3.
-func (s *session) create(*command) error {
+func (s *session) create(c *command) error {
 	d := s.dec
 	d.Space()
 	// A delimiter at the end says that names below it will follow. RFC 3501
@@ -43,7 +43,8 @@ func (s *session) create(*command) error {
 	if err != nil {
 		return err
 	}
-	return s.wait(func(ctx context.Context) error {
+	id := ""
+	err = s.wait(func(ctx context.Context) error {
 		made, err := newLevels(ctx, account, inner)
 		if err != nil {
 			return err
@@ -58,8 +59,27 @@ func (s *session) create(*command) error {
 				return err
 			}
 		}
-		return nil
+		id, err = mailboxID(ctx, account, inner)
+		return err
 	})
+	if err == nil && id != "" {
+		c.done("MAILBOXID ("+id+")", "CREATE completed")
+	}
+	return err
+}
+
+// mailboxID returns the id of RFC 8474, "" if the mailbox is not there any more.
+func mailboxID(ctx context.Context, account *backend.Account, name string) (string, error) {
+	boxes, err := account.Mailboxes(ctx)
+	if err != nil {
+		return "", err
+	}
+	for i := range boxes {
+		if boxes[i].Name == name {
+			return boxes[i].ID, nil
+		}
+	}
+	return "", nil
 }
 
 // newLevels returns which mailboxes creating name makes that nobody has subscribed to

@@ -157,7 +157,7 @@ func fetchResponse(t testing.TB, b []byte, items string) (string, error) {
 	if err := d.End(); err != nil {
 		t.Fatalf("%s: %v", items, err)
 	}
-	row := &fetchRow{seq: 1, msg: backend.Message{UID: 7, ModSeq: 9, EmailID: "AAMk/x+y_z-1==", ThreadID: "", Size: 1,
+	row := &fetchRow{seq: 1, msg: backend.Message{UID: 7, ModSeq: 9, EmailID: "AAMk_x-y_z-1", ThreadID: "", Size: 1,
 		Received: time.Date(2026, 11, 3, 4, 5, 6, 0, time.UTC)}, flags: []imap.Flag{imap.FlagSeen}}
 	needsBody := false
 	for i := range req.items {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/emersion/go-imap/v2"
 
@@ -110,31 +109,15 @@ func writeFetchItem(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 	case fetchModSeq:
 		e.Byte('(').Num(msg.ModSeq).Byte(')')
 	case fetchEmailID:
-		e.Byte('(').Raw(objectID(msg.EmailID)).Byte(')')
+		e.Byte('(').Raw(msg.EmailID).Byte(')')
 	case fetchThreadID:
-		if id := objectID(msg.ThreadID); id == "" {
+		if msg.ThreadID == "" {
 			e.NIL()
 		} else {
-			e.Byte('(').Raw(id).Byte(')')
+			e.Byte('(').Raw(msg.ThreadID).Byte(')')
 		}
 	}
 	return nil
-}
-
-// objectID makes a Graph id one of RFC 8474 section 4: letters, digits, "_" and "-".
-func objectID(id string) string {
-	id = strings.TrimRight(id, "=")
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '-':
-			return r
-		case r == '/':
-			return '_'
-		case r == '+':
-			return '-'
-		}
-		return -1
-	}, id)
 }
 
 // writeSection writes the bytes of BODY[...]. A section that does not exist is an empty string, as with

@@ -166,7 +166,7 @@ func parsedKey(t testing.TB, s string) *searchKey {
 
 func TestSearchEval(t *testing.T) {
 	day := func(d, h int) time.Time { return time.Date(2026, 11, d, h, 0, 0, 0, time.UTC) }
-	msg := &backend.Message{UID: 70, ModSeq: 100, Size: 5000, Received: day(20, 23), Sent: day(19, 12), EmailID: "A/b==", ThreadID: "T"}
+	msg := &backend.Message{UID: 70, ModSeq: 100, Size: 5000, Received: day(20, 23), Sent: day(19, 12), EmailID: "A_b", ThreadID: "T"}
 	header := newSearchHeaders([]byte("From: =?utf-8?Q?J=C3=B6rg?= <joerg@a.example>\r\nSubject: a\r\n B c\r\nTo: x@a.example\r\nTo: second@a.example\r\nCc: j.d (other) @ (x) c.example\r\nX-Empty:\r\nDate: Fri, 20 Nov 2026 01:00:00 +1300\r\n\r\n"))
 	for _, tt := range []struct {
 		key         string

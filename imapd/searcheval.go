@@ -105,9 +105,9 @@ func (env *searchEnv) eval(k *searchKey, row *searchRow) tri {
 	case searchModSeq:
 		return triOf(msg.ModSeq >= k.num)
 	case searchEmailID:
-		return triOf(k.text != "" && objectID(msg.EmailID) == k.text)
+		return triOf(k.text != "" && msg.EmailID == k.text)
 	case searchThreadID:
-		return triOf(k.text != "" && objectID(msg.ThreadID) == k.text)
+		return triOf(k.text != "" && msg.ThreadID == k.text)
 	case searchHeader:
 		if row.header == nil {
 			return open3

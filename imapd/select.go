@@ -77,6 +77,7 @@ func (s *session) open(c *command, readOnly bool) error {
 	}
 	s.enc.Raw("* OK [UIDVALIDITY ").Num(uint64(v.mbox.UIDValidity())).Raw("] UIDs valid").CRLF()
 	s.enc.Raw("* OK [UIDNEXT ").Num(uint64(v.uidNext())).Raw("] Predicted next UID").CRLF()
+	s.enc.Raw("* OK [MAILBOXID (").Raw(v.mbox.ID()).Raw(")] Stays when the mailbox is renamed").CRLF()
 	s.tellHighestModSeq()
 	if resync != nil && resync.uidValidity == v.mbox.UIDValidity() {
 		if err := s.resync(resync); err != nil {

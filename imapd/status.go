@@ -44,7 +44,7 @@ func (s *session) parseStatusItems() *statusItems {
 	d.List(func() {
 		item := d.Word()
 		switch item {
-		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT":
+		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT", "MAILBOXID":
 		case "HIGHESTMODSEQ":
 			items.modSeq = true
 		default:
@@ -83,6 +83,8 @@ func (s *session) writeStatus(name string, items *statusItems, st backend.Status
 			e.Num(uint64(st.Recent))
 		case "UIDNEXT":
 			e.Num(uint64(st.UIDNext))
+		case "MAILBOXID":
+			e.Byte('(').Raw(st.ID).Byte(')')
 		case "UIDVALIDITY":
 			e.Num(uint64(st.UIDValidity))
 		case "UNSEEN":
