@@ -20,6 +20,8 @@ type NewMessage struct {
 	size int64
 	err  error
 	used bool
+
+	newWriter func() (*store.BodyWriter, error)
 }
 
 // NewMessage returns a spool for APPEND.
@@ -28,7 +30,7 @@ func (a *Account) NewMessage() (*NewMessage, error) {
 	if err != nil {
 		return nil, translate("append message", err)
 	}
-	return &NewMessage{w: w, max: a.backend.cfg.MaxMessage}, nil
+	return &NewMessage{w: w, max: a.backend.cfg.MaxMessage, newWriter: a.store.NewBody}, nil
 }
 
 // Write adds bytes to the message. It fails with kind TooLarge at the configured limit.
@@ -54,6 +56,19 @@ func (m *NewMessage) Size() int64 { return m.size }
 // Discard frees the spool. It may be called more than once, and must be called also after Append.
 func (m *NewMessage) Discard() { m.w.Abort() }
 
+// appendable returns why the message cannot be appended, nil if it can.
+func (m *NewMessage) appendable(op string) error {
+	switch {
+	case m.err != nil:
+		return m.err
+	case m.used:
+		return &Error{Kind: Internal, Op: op, Err: errors.New("the same message again")}
+	case m.size == 0:
+		return &Error{Kind: Refused, Op: op, Text: "the message is empty"}
+	}
+	return nil
+}
+
 // Append puts m into the mailbox called name, with date as INTERNALDATE (zero: now). m can be appended once and stays
 // the caller's to discard.
 //
@@ -61,13 +76,8 @@ func (m *NewMessage) Discard() { m.w.Abort() }
 // into Sent Items. On an error nothing has been appended.
 func (a *Account) Append(ctx context.Context, name string, flags []imap.Flag, date time.Time, m *NewMessage) (uidValidity uint32, uid imap.UID, err error) {
 	const op = "append message"
-	switch {
-	case m.err != nil:
-		return 0, 0, m.err
-	case m.used:
-		return 0, 0, &Error{Kind: Internal, Op: op, Err: errors.New("the same message again")}
-	case m.size == 0:
-		return 0, 0, &Error{Kind: Refused, Op: op, Text: "the message is empty"}
+	if err := m.appendable(op); err != nil {
+		return 0, 0, err
 	}
 	row, err := a.filled(ctx, name)
 	if err != nil {
