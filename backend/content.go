@@ -157,7 +157,7 @@ func (m *Mailbox) body(ctx context.Context, row store.Message) (*Body, error) {
 }
 
 // ExactSizes reads messages whose size is not known exactly, as the size policy allows: all, a few, or none.
-// Afterwards Message.Size is what to tell.
+// Afterwards Message.Size is what to tell. But for SizeExact that is the estimate where a message cannot be read.
 func (m *Mailbox) ExactSizes(ctx context.Context, uids []imap.UID) error {
 	policy := m.account.backend.cfg.Size
 	if policy == SizeEstimate {
@@ -187,11 +187,23 @@ func (m *Mailbox) ExactSizes(ctx context.Context, uids []imap.UID) error {
 				if graph.IsNotFound(err) || errors.Is(err, store.ErrNotFound) {
 					return nil
 				}
+				if policy != SizeExact {
+					switch KindOf(translate("read size", err)) {
+					case Unavailable, SignInNeeded, Denied:
+					default:
+						return nil // the others may still be read
+					}
+				}
 				return err
 			})
 		}
 	}
-	return translate("read sizes", g.Wait())
+	err := translate("read sizes", g.Wait())
+	if err != nil && policy != SizeExact && ctx.Err() == nil {
+		m.account.log.Debug("sizes stay estimates", "mailbox", m.name, "err", err)
+		return nil
+	}
+	return err
 }
 
 // SearchText returns which of the messages Graph's index finds for text. It is a word

@@ -123,6 +123,19 @@ func TestFetchOneUnreadable(t *testing.T) {
 	}
 }
 
+// A size that cannot be made exact at present is told as estimated.
+func TestFetchEstimatedSize(t *testing.T) {
+	w, _ := farWorld(t, 5)
+	if err := w.sim.Inject(bodyRequests("")); err != nil {
+		t.Fatal(err)
+	}
+	c := w.login("alice")
+	c.ok("SELECT Archive")
+	if lines := c.ok("FETCH 1:* RFC822.SIZE"); len(lines) != 5 {
+		t.Errorf("sizes: %q", lines)
+	}
+}
+
 func TestSearchBodiesAfar(t *testing.T) {
 	w, _ := farWorld(t, 6)
 	c := w.login("alice")
