@@ -43,14 +43,23 @@ type conn struct {
 	// never two at once.
 	held    []byte // read but not handed out, while STARTTLS is looked for
 	midLine bool   // held begins inside a line
+	ready   []byte // device profile: put right, to be handed out before anything else
+	authing bool   // device profile: the next line answers a challenge
+	bareLF  bool   // device profile: the client ends lines with LF alone
+	afterCR bool
+	chunk   int64 // device profile: bytes of a BDAT chunk still to come
 
 	mu        sync.Mutex
 	inner     net.Conn // raw, or the TLS connection over it
 	encrypted bool
 	shaken    bool // implicit TLS: the handshake has been made or has failed
 	loggedIn  bool
-	reading   bool   // go-smtp waits for input
-	inData    int    // Data calls running
+	trusted   bool // known by its network, no log-in needed
+	reading   bool // go-smtp waits for input
+	inData    int  // Data calls running
+	dataMode  bool // input is a message: from Data's begin to its reply
+	dataSince time.Time
+	unsure    string // queue id of a message whose reply the client may not have seen
 	draining  bool   // the server stops: end at the next command
 	hanging   bool   // end behind the next reply
 	last      string // if not empty, end with this line instead of reading on
@@ -78,6 +87,9 @@ func (c *conn) Read(p []byte) (int, error) {
 		}
 		c.endRead()
 		if !upgrade {
+			c.mu.Lock()
+			c.unsure = ""
+			c.mu.Unlock()
 			return n, nil
 		}
 		if err := c.startTLS(); err != nil {
@@ -103,7 +115,10 @@ func (c *conn) beginRead() error {
 		return errEnded
 	}
 	deadline := time.Now().Add(c.server.limits.IdleTimeout)
-	if end := c.opened.Add(c.server.limits.LoginTimeout); !c.loggedIn && end.Before(deadline) {
+	if end := c.opened.Add(c.server.limits.LoginTimeout); !c.loggedIn && !c.trusted && end.Before(deadline) {
+		deadline = end
+	}
+	if end := c.dataSince.Add(c.server.limits.MessageTimeout); c.dataMode && end.Before(deadline) {
 		deadline = end
 	}
 	c.reading = true
@@ -123,7 +138,7 @@ func (c *conn) readFailed(err error) error {
 	line := ""
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		line = lineIdle
-		if !c.loggedIn && !time.Now().Before(c.opened.Add(c.server.limits.LoginTimeout)) {
+		if !c.loggedIn && !c.trusted && !time.Now().Before(c.opened.Add(c.server.limits.LoginTimeout)) {
 			line = lineLogin
 		}
 	}
@@ -138,6 +153,9 @@ const maxSTARTTLS = 64
 // possible it hands out no more than one line, so go-smtp never holds input that was
 // sent in plain text behind STARTTLS.
 func (c *conn) read(p []byte) (n int, upgrade bool, err error) {
+	if c.server.opts.Device {
+		return c.readDevice(p)
+	}
 	c.mu.Lock()
 	inner := c.inner
 	look := c.server.opts.TLS == TLSStart && !c.encrypted && !c.loggedIn
@@ -182,8 +200,8 @@ func (c *conn) read(p []byte) (n int, upgrade bool, err error) {
 // startTLS answers STARTTLS and makes the handshake. Commands sent in plain text
 // behind STARTTLS could come from somebody in the middle; the connection ends there.
 func (c *conn) startTLS() error {
-	if len(c.held) > 0 {
-		c.held = nil
+	if len(c.held) > 0 || len(c.ready) > 0 {
+		c.held, c.ready = nil, nil
 		c.end("501 5.5.1 Wait for the reply to STARTTLS before sending more\r\n")
 		return errEnded
 	}
@@ -235,6 +253,10 @@ func (c *conn) Write(p []byte) (int, error) {
 	defer c.mu.Unlock()
 	if c.ended {
 		return 0, errEnded
+	}
+	c.dataMode = c.inData > 0
+	if c.server.opts.Device && string(p) == "250-CHUNKING\r\n" {
+		return len(p), nil // go-smtp cannot be told to leave it out, and devices have no use for it
 	}
 	c.reply = append(c.reply, p...)
 	// EHLO's answer: STARTTLS is conn's, so go-smtp does not know to list it.
@@ -311,6 +333,9 @@ const lingering = time.Second
 func (c *conn) shut() {
 	c.closeOnce.Do(func() {
 		defer c.server.release(c)
+		if id := c.unsure; id != "" {
+			go c.server.mail.Unanswered(id)
+		}
 		inner, raw := c.inner, c.raw
 		if t, ok := inner.(*tls.Conn); ok {
 			raw.SetWriteDeadline(time.Now().Add(lingering))
@@ -358,6 +383,20 @@ func (c *conn) mayLogIn() bool {
 	return c.encrypted || c.server.opts.AllowPlainAuth || c.remote.IsLoopback()
 }
 
+// answering notes that the reply to a message is on its way: should the connection end before the client says
+// anything more, it may not have seen it.
+func (c *conn) answering(queueID string) {
+	c.mu.Lock()
+	c.unsure = queueID
+	c.mu.Unlock()
+}
+
+func (c *conn) setTrusted() {
+	c.mu.Lock()
+	c.trusted = true
+	c.mu.Unlock()
+}
+
 func (c *conn) setLoggedIn() {
 	c.mu.Lock()
 	c.loggedIn = true
@@ -368,6 +407,7 @@ func (c *conn) setLoggedIn() {
 func (c *conn) enterData() (leave func()) {
 	c.mu.Lock()
 	c.inData++
+	c.dataMode, c.dataSince = true, time.Now()
 	c.mu.Unlock()
 	return func() {
 		c.mu.Lock()

@@ -5,12 +5,15 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"postern/backend"
 )
 
 const dialogues = "../testdata/smtp"
@@ -46,6 +49,12 @@ func play(t *testing.T, script string) {
 			opts.TLS, opts.TLSConfig = TLSMode(value), testTLS()
 		case "plainauth":
 			opts.AllowPlainAuth = value == "true"
+		case "device":
+			opts.Device = true
+			opts.RewriteFrom = value == "rewrite"
+		case "network":
+			opts.Networks = append(opts.Networks, netip.MustParsePrefix(value))
+			opts.Fixed = &backend.Login{Username: "devices"}
 		case "peer":
 			peer = value
 		case "max":
@@ -96,6 +105,12 @@ func play(t *testing.T, script string) {
 				at("%v", err)
 			}
 			send(s)
+		case strings.HasPrefix(l, "L:"):
+			n, err := strconv.Atoi(strings.TrimSpace(l[2:]))
+			if err != nil {
+				at("%v", err)
+			}
+			send(strings.Repeat("x", n) + "\r\n")
 		case strings.HasPrefix(l, "C:"):
 			send(strings.TrimPrefix(strings.TrimPrefix(l, "C:"), " ") + "\r\n")
 		case strings.HasPrefix(l, "S:"):

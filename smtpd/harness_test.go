@@ -27,6 +27,8 @@ type fakeService struct {
 	n        int
 	accepted []*fakeSubmission
 
+	unanswered []string // queue ids
+
 	spoolErr  error         // what writing a message fails with
 	submit    chan struct{} // if not nil, Submit waits for it
 	submitted chan struct{} // told when Submit begins
@@ -56,6 +58,22 @@ func (f *fakeService) CheckSender(_ *backend.Login, from string) error {
 		return &backend.Error{Kind: backend.Denied, Op: "check sender", Text: "alice may not send as " + from}
 	}
 	return nil
+}
+
+func (f *fakeService) CheckRoom(_ *backend.Login, size int64) error {
+	switch size {
+	case 77:
+		return &backend.Error{Kind: backend.TooMany, Op: "submit", Text: "not so fast"}
+	case 88:
+		return &backend.Error{Kind: backend.OverQuota, Op: "submit", Text: "the disk is full"}
+	}
+	return nil
+}
+
+func (f *fakeService) Unanswered(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.unanswered = append(f.unanswered, id)
 }
 
 func (f *fakeService) newSubmission(_ *backend.Login, env backend.Envelope) (submission, error) {

@@ -173,6 +173,48 @@ func TestSlowMessage(t *testing.T) {
 	})
 }
 
+// But a message that never ends holds a connection for so long and no longer.
+func TestEndlessMessage(t *testing.T) {
+	svc := &fakeService{}
+	onVirtualTime(t, Options{}, svc, func(_ *Server, dial func() *client) {
+		c := dial()
+		c.transaction("DATA\r\n")
+		c.expect("354")
+		for range 44 {
+			time.Sleep(4 * time.Minute)
+			c.send("line\r\n")
+		}
+		c.expect("421 4.4.2")
+		c.expectEnd()
+	})
+	if n := len(svc.messages()); n != 0 {
+		t.Errorf("%d messages accepted", n)
+	}
+}
+
+// A connection that ends before its client said anything behind the 250 leaves open whether it was seen.
+func TestUnansweredMessage(t *testing.T) {
+	svc := &fakeService{}
+	onVirtualTime(t, Options{}, svc, func(_ *Server, dial func() *client) {
+		for _, next := range []string{"", "QUIT\r\n"} {
+			c := dial()
+			c.transaction("DATA\r\n")
+			c.expect("354")
+			c.send("Subject: x\r\n\r\nbody\r\n.\r\n")
+			c.expect("250 2.0.0")
+			if next != "" {
+				c.send(next)
+				c.expect("221")
+			}
+			c.Close()
+			synctest.Wait()
+		}
+	})
+	if got := fmt.Sprint(svc.unanswered); got != "[ID1]" {
+		t.Errorf("unanswered: %s", got)
+	}
+}
+
 func TestIdleAndLoginTimeouts(t *testing.T) {
 	onVirtualTime(t, Options{}, &fakeService{}, func(_ *Server, dial func() *client) {
 		start := time.Now()

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -44,6 +45,15 @@ type Options struct {
 	// it AUTH needs TLS, or a peer on a loopback address.
 	AllowPlainAuth bool
 
+	// Device puts right what devices get wrong in their commands; see docs/sending.md. Clients in Networks need no log-in:
+	// their mail is that of Fixed.
+	Device   bool
+	Networks []netip.Prefix
+	Fixed    *backend.Login
+
+	RewriteFrom bool // as Login.RewriteFrom, for all logins here
+	DropCopy    bool // no copies in Sent Items
+
 	MaxMessage int64 // bytes of one message as received; 0 for 150 MB, as much as Microsoft 365 ever takes
 	Limits     Limits
 	Logger     *slog.Logger
@@ -61,6 +71,7 @@ type Limits struct {
 	LoginTimeout     time.Duration // from connecting to a successful log-in; default 2 min
 	IdleTimeout      time.Duration // between two reads, in messages too; default 5 min (RFC 5321 section 4.5.3.2.7)
 	WriteTimeout     time.Duration // of one reply; default 1 min
+	MessageTimeout   time.Duration // of one message from DATA to its end; default 3 h, 150 MB at 128 kbit/s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -84,6 +95,7 @@ func (l Limits) withDefaults() Limits {
 	}{
 		{&l.HandshakeTimeout, 30 * time.Second}, {&l.LoginTimeout, 2 * time.Minute},
 		{&l.IdleTimeout, 5 * time.Minute}, {&l.WriteTimeout, time.Minute},
+		{&l.MessageTimeout, 3 * time.Hour},
 	} {
 		if *f.v <= 0 {
 			*f.v = f.def

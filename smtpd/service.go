@@ -11,6 +11,10 @@ import (
 type service interface {
 	Authenticate(ctx context.Context, a backend.Attempt) (*backend.Login, error)
 	CheckSender(login *backend.Login, reversePath string) error
+	// CheckRoom reports whether a message of size bytes may come now.
+	CheckRoom(login *backend.Login, size int64) error
+	// Unanswered says that a client may not have seen the 250 for a message.
+	Unanswered(queueID string)
 	newSubmission(login *backend.Login, env backend.Envelope) (submission, error)
 }
 

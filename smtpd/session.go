@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -41,10 +43,31 @@ func (s *Server) newSession(sc *smtp.Conn) (smtp.Session, error) {
 		return nil, status(421, 4, 3, 0, "Internal error, try again later")
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
-	return &session{
+	ses := &session{
 		server: s, conn: c, ctx: ctx, cancel: cancel,
 		log: s.log.With("remote", c.remote.String()),
-	}, nil
+	}
+	if s.opts.Fixed != nil && s.trusts(c.remote) {
+		c.setTrusted()
+		ses.login = s.adapt(s.opts.Fixed)
+	}
+	return ses, nil
+}
+
+// trusts reports whether clients at addr need no log-in.
+func (s *Server) trusts(addr netip.Addr) bool {
+	addr = addr.Unmap().WithZone("")
+	return slices.ContainsFunc(s.opts.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// adapt applies what the listener says about all logins.
+func (s *Server) adapt(login *backend.Login) *backend.Login {
+	if !s.opts.RewriteFrom || login.RewriteFrom {
+		return login
+	}
+	l := *login
+	l.RewriteFrom = true
+	return &l
 }
 
 // Reset forgets the transaction. When it comes between two chunks, go-smtp's goroutine
@@ -84,6 +107,9 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 	if m == nil {
 		return nil, status(504, 5, 5, 4, "This way to log in is not supported, use PLAIN or LOGIN")
 	}
+	if s.server.opts.Device {
+		return &deviceMechanism{m, s.conn}, nil
+	}
 	return m, nil
 }
 
@@ -99,7 +125,7 @@ func (s *session) authenticate(username, password string) error {
 	})
 	if err == nil {
 		s.mu.Lock()
-		s.login = login
+		s.login = s.server.adapt(login)
 		s.mu.Unlock()
 		s.conn.setLoggedIn()
 		s.log.Info("smtp log-in", "username", login.Username)
@@ -149,7 +175,15 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 		s.log.Warn("smtp sender refused", "username", login.Username, "err", err)
 		return reply(err)
 	}
-	env := &backend.Envelope{From: from}
+	var size int64
+	if opts != nil {
+		size = opts.Size
+	}
+	if err := s.server.mail.CheckRoom(login, size); err != nil {
+		s.log.Warn("smtp message put off", "username", login.Username, "err", err)
+		return roomReply(err)
+	}
+	env := &backend.Envelope{From: from, Remote: s.conn.remote.String(), DropCopy: s.server.opts.DropCopy}
 	if opts != nil {
 		env.Ret = string(opts.Return)
 		env.EnvID = opts.EnvelopeID
@@ -205,7 +239,7 @@ func (s *session) Data(r io.Reader) error {
 	sub, err := s.server.mail.newSubmission(login, env)
 	if err != nil {
 		s.log.Error("smtp submission refused", "username", login.Username, "err", err)
-		return reply(err)
+		return roomReply(err)
 	}
 	defer sub.Discard()
 
@@ -225,7 +259,17 @@ func (s *session) Data(r io.Reader) error {
 	}
 	s.log.Info("smtp message accepted", "username", login.Username, "queue_id", id,
 		"size", in.n, "recipients", len(env.Recipients))
+	s.conn.answering(id)
 	return accepted(id)
+}
+
+// roomReply is reply for a login that sends too much: 454, as reply has it, belongs to AUTH.
+func roomReply(err error) *smtp.SMTPError {
+	r := reply(err)
+	if r.Code == 454 {
+		r.Code = 450
+	}
+	return r
 }
 
 func (s *session) endChunked() {
