@@ -13,6 +13,7 @@ import (
 
 	"github.com/emersion/go-imap/v2"
 
+	"postern/backend/graph/graphtest"
 	"postern/backend/graphsim"
 	"postern/backend/token"
 )
@@ -55,7 +56,7 @@ func testConfig(t *testing.T, url, dir string) Config {
 		Poll:        50 * time.Millisecond,
 		CacheBodies: 1 << 30,
 		Logger:      logger,
-		HTTPClient:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}},
+		HTTPClient:  &http.Client{Transport: graphtest.Transport(t, &http.Transport{MaxIdleConnsPerHost: 16})},
 	}
 }
 

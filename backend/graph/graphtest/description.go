@@ -4,26 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"sync"
 
-	"github.com/goccy/go-yaml"
+	"github.com/getkin/kin-openapi/openapi3"
 )
 
-// description is Microsoft's published OpenAPI description of Graph, cut to mail.
+// description is Microsoft's published OpenAPI description of Graph, cut to mail. It is read by kin-openapi, whose
+// validation of requests is not used: it takes property names it does not know, and those are what is to be found.
 type description struct {
-	doc   map[string]any
+	doc   *openapi3.T
 	paths []template
 }
 
 // template is a path of the description.
 type template struct {
 	segments []string // "{...}" stands for an id
-	item     map[string]any
+	item     *openapi3.PathItem
 }
 
 // File is where the description is looked for, relative to the module's folder.
@@ -44,17 +45,13 @@ var load = sync.OnceValues(func() (*description, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := new(description)
-	if err := yaml.Unmarshal(b, &d.doc); err != nil {
+	doc, err := openapi3.NewLoader().LoadFromData(b)
+	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", File, err)
 	}
-	paths, _ := d.doc["paths"].(map[string]any)
-	for path, item := range paths {
-		m, ok := item.(map[string]any)
-		if !ok {
-			continue
-		}
-		d.paths = append(d.paths, template{strings.Split(strings.TrimPrefix(strings.ReplaceAll(path, "()", ""), "/"), "/"), m})
+	d := &description{doc: doc}
+	for path, item := range doc.Paths.Map() {
+		d.paths = append(d.paths, template{strings.Split(strings.TrimPrefix(strings.ReplaceAll(path, "()", ""), "/"), "/"), item})
 	}
 	if len(d.paths) == 0 {
 		return nil, fmt.Errorf("read %s: no paths", File)
@@ -63,8 +60,8 @@ var load = sync.OnceValues(func() (*description, error) {
 })
 
 // find returns the path item for a request's path. Where two fit, the one with fewer ids does: "delta" is no message.
-func (d *description) find(segments []string) (map[string]any, bool) {
-	var best map[string]any
+func (d *description) find(segments []string) (*openapi3.PathItem, bool) {
+	var best *openapi3.PathItem
 	fewest := len(segments) + 1
 	for _, t := range d.paths {
 		if len(t.segments) != len(segments) {
@@ -86,75 +83,90 @@ func (d *description) find(segments []string) (map[string]any, bool) {
 	return best, best != nil
 }
 
-// resolve follows $ref.
-func (d *description) resolve(v any) map[string]any {
-	m, _ := v.(map[string]any)
-	for range 10 {
-		ref, ok := m["$ref"].(string)
-		if !ok {
-			return m
-		}
-		var at any = d.doc
-		for _, part := range strings.Split(strings.TrimPrefix(ref, "#/"), "/") {
-			next, _ := at.(map[string]any)
-			at = next[part]
-		}
-		m, _ = at.(map[string]any)
+// operation returns what a path offers for a method.
+func operation(item *openapi3.PathItem, method string) (*openapi3.Operation, bool) {
+	switch method {
+	case http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodPut, http.MethodDelete:
+		op := item.GetOperation(method)
+		return op, op != nil
 	}
-	return m
+	return nil, false
+}
+
+// jsonBody returns the schema of an operation's JSON body, nil if it takes none.
+func jsonBody(op *openapi3.Operation) *openapi3.Schema {
+	if op.RequestBody == nil || op.RequestBody.Value == nil {
+		return nil
+	}
+	return jsonSchema(op.RequestBody.Value.Content)
+}
+
+func jsonSchema(content openapi3.Content) *openapi3.Schema {
+	if media := content["application/json"]; media != nil && media.Schema != nil {
+		return media.Schema.Value
+	}
+	return nil
+}
+
+// isAction reports an operation whose body is the parameters of an action.
+func isAction(op *openapi3.Operation) bool {
+	return op.Extensions["x-ms-docs-operation-type"] == "action"
 }
 
 // properties collects what an object of the schema may have.
-func (d *description) properties(schema any, into map[string]any) {
-	s := d.resolve(schema)
-	if props, ok := s["properties"].(map[string]any); ok {
-		for name, p := range props {
-			into[name] = p
-		}
+func properties(s *openapi3.Schema, into openapi3.Schemas) {
+	if s == nil {
+		return
 	}
-	for _, key := range []string{"allOf", "anyOf", "oneOf"} {
-		list, _ := s[key].([]any)
-		for _, part := range list {
-			d.properties(part, into)
-		}
+	for name, p := range s.Properties {
+		into[name] = p
+	}
+	for _, part := range parts(s) {
+		properties(part, into)
 	}
 }
 
+func parts(s *openapi3.Schema) []*openapi3.Schema {
+	var out []*openapi3.Schema
+	for _, list := range []openapi3.SchemaRefs{s.AllOf, s.AnyOf, s.OneOf} {
+		for _, r := range list {
+			out = append(out, r.Value)
+		}
+	}
+	return out
+}
+
 // derived returns the schema that the value's @odata.type names, where the schema has such.
-func (d *description) derived(schema any, odataType string) any {
-	s := d.resolve(schema)
-	if disc, ok := s["discriminator"].(map[string]any); ok {
-		if mapping, ok := disc["mapping"].(map[string]any); ok {
-			if ref, ok := mapping[odataType].(string); ok {
-				return map[string]any{"$ref": ref}
+func (d *description) derived(s *openapi3.Schema, odataType string) *openapi3.Schema {
+	if s.Discriminator != nil {
+		if m, ok := s.Discriminator.Mapping[odataType]; ok {
+			name := m.Ref[strings.LastIndexByte(m.Ref, '/')+1:]
+			if r := d.doc.Components.Schemas[name]; r != nil {
+				return r.Value
 			}
 		}
 	}
-	list, _ := s["allOf"].([]any)
-	for _, part := range list {
-		if got := d.derived(part, odataType); got != nil {
+	for _, r := range s.AllOf {
+		if got := d.derived(r.Value, odataType); got != nil {
 			return got
 		}
 	}
 	return nil
 }
 
-// parameters is what check calls the body of an action.
-const parameters = "parameters"
-
-// check compares a JSON value with a schema and returns what is wrong.
-func (d *description) check(at string, schema, v any) []string {
-	s := d.resolve(schema)
+// check compares a JSON value with a schema and returns what is wrong. folded says that the names of the outermost
+// properties may differ in case: parameters of actions have capitals here, and none in the documents.
+func (d *description) check(at string, s *openapi3.Schema, v any, folded bool) []string {
 	if v == nil {
-		if d.nullable(s) {
+		if nullable(s) {
 			return nil
 		}
 		return []string{at + " is null"}
 	}
-	if list, ok := s["anyOf"].([]any); ok {
+	if len(s.AnyOf) > 0 {
 		var first []string
-		for i, part := range list {
-			wrong := d.check(at, part, v)
+		for i, r := range s.AnyOf {
+			wrong := d.check(at, r.Value, v, folded)
 			if len(wrong) == 0 {
 				return nil
 			}
@@ -166,55 +178,37 @@ func (d *description) check(at string, schema, v any) []string {
 	}
 	switch v := v.(type) {
 	case map[string]any:
-		return d.checkObject(at, s, v)
+		return d.checkObject(at, s, v, folded)
 	case []any:
-		if t := s["type"]; t != "array" {
-			return []string{fmt.Sprintf("%s is an array, should be %v", at, t)}
+		if !s.Type.Is(openapi3.TypeArray) {
+			return []string{fmt.Sprintf("%s is an array, should be %v", at, s.Type)}
 		}
 		var wrong []string
 		for i, e := range v {
-			wrong = append(wrong, d.check(fmt.Sprintf("%s[%d]", at, i), s["items"], e)...)
+			wrong = append(wrong, d.check(fmt.Sprintf("%s[%d]", at, i), s.Items.Value, e, false)...)
 		}
 		return wrong
-	case string:
-		if t := s["type"]; t != "string" {
-			return []string{fmt.Sprintf("%s is a string, should be %v", at, t)}
-		}
-		if enum, ok := s["enum"].([]any); ok {
-			for _, e := range enum {
-				if e == v {
-					return nil
-				}
-			}
-			return []string{fmt.Sprintf("%s is %q, should be one of %v", at, v, enum)}
-		}
-		if p, ok := s["pattern"].(string); ok {
-			if re, err := regexp.Compile(p); err == nil && !re.MatchString(v) {
-				return []string{fmt.Sprintf("%s is %q, should match %s", at, v, p)}
-			}
-		}
-	case bool:
-		if t := s["type"]; t != "boolean" {
-			return []string{fmt.Sprintf("%s is a boolean, should be %v", at, t)}
-		}
-	case float64:
-		if t := s["type"]; t != "number" && t != "integer" {
-			return []string{fmt.Sprintf("%s is a number, should be %v", at, t)}
-		}
+	}
+	err := s.VisitJSON(v)
+	if e, ok := errors.AsType[*openapi3.SchemaError](err); ok {
+		return []string{at + ": " + e.Reason}
+	}
+	if err != nil {
+		return []string{at + ": " + err.Error()}
 	}
 	return nil
 }
 
-func (d *description) checkObject(at string, s map[string]any, v map[string]any) []string {
+func (d *description) checkObject(at string, s *openapi3.Schema, v map[string]any, folded bool) []string {
 	if t, ok := v["@odata.type"].(string); ok {
 		if got := d.derived(s, t); got != nil {
-			s = d.resolve(got)
+			s = got
 		}
 	}
-	props := make(map[string]any)
-	d.properties(s, props)
-	if len(props) == 0 && s["type"] != "object" {
-		return []string{fmt.Sprintf("%s is an object, should be %v", at, s["type"])}
+	props := make(openapi3.Schemas)
+	properties(s, props)
+	if len(props) == 0 && !s.Type.Is(openapi3.TypeObject) {
+		return []string{fmt.Sprintf("%s is an object, should be %v", at, s.Type)}
 	}
 	var wrong []string
 	for name, e := range v {
@@ -222,8 +216,7 @@ func (d *description) checkObject(at string, s map[string]any, v map[string]any)
 			continue
 		}
 		p, ok := props[name]
-		if !ok && at == parameters {
-			// Parameters of actions have capitals here, and none in the documents.
+		if !ok && folded {
 			for other, q := range props {
 				if strings.EqualFold(other, name) {
 					p, ok = q, true
@@ -234,18 +227,17 @@ func (d *description) checkObject(at string, s map[string]any, v map[string]any)
 			wrong = append(wrong, fmt.Sprintf("%s has no property %s", at, name))
 			continue
 		}
-		wrong = append(wrong, d.check(at+"."+name, p, e)...)
+		wrong = append(wrong, d.check(at+"."+name, p.Value, e, false)...)
 	}
 	return wrong
 }
 
-func (d *description) nullable(s map[string]any) bool {
-	if s["nullable"] == true {
+func nullable(s *openapi3.Schema) bool {
+	if s.Nullable {
 		return true
 	}
-	list, _ := s["anyOf"].([]any)
-	for _, part := range list {
-		if d.nullable(d.resolve(part)) {
+	for _, r := range s.AnyOf {
+		if nullable(r.Value) {
 			return true
 		}
 	}

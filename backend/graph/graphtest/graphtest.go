@@ -10,9 +10,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
 )
 
 // Transport returns a transport that checks each request before it passes it to next (nil: http.DefaultTransport), and
@@ -21,7 +22,7 @@ import (
 // the description is not at hand (File), it says so and checks the second kind only.
 //
 // Known differences between description and documents are allowed for: text/plain bodies with base64 MIME, action
-// parameters in lower camel case, $batch, and beta's importMime.
+// parameters in lower camel case, $batch, beta's importMime, and reading the directory's user.
 func Transport(t testing.TB, next http.RoundTripper) http.RoundTripper {
 	t.Helper()
 	if next == nil {
@@ -44,7 +45,7 @@ type transport struct {
 }
 
 func (tr *transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	if strings.HasSuffix(strings.ToLower(r.URL.Path), "/oauth2/v2.0/token") {
+	if strings.Contains(strings.ToLower(r.URL.Path), "/oauth2/v2.0/") {
 		return tr.next.RoundTrip(r)
 	}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -197,27 +198,29 @@ func checkCall(version, method, path, query, contentType string, body []byte) []
 		}
 		return []string{"beta call " + last}
 	}
+	if len(segments) == 2 && strings.EqualFold(segments[0], "users") && method == http.MethodGet {
+		return nil // the directory's user: the description here is cut to mail
+	}
 	item, ok := d.find(segments)
 	if !ok {
 		return []string{"no such path"}
 	}
-	op, ok := item[strings.ToLower(method)].(map[string]any)
+	op, ok := operation(item, method)
 	if !ok {
 		return []string{"no method " + method + " there"}
 	}
-	wrong := d.checkQuery(op, item, query, last == "delta")
+	wrong := checkQuery(op, item, query, last == "delta")
 	if strings.HasPrefix(contentType, "text/plain") {
 		if last != "sendMail" && !(last == "messages" && len(segments) == 3) {
 			return append(wrong, "MIME is taken by /messages and /sendMail only")
 		}
 		return append(wrong, checkMIME(contentType, body)...)
 	}
-	content, _ := d.resolve(op["requestBody"])["content"].(map[string]any)
-	media, wants := content["application/json"].(map[string]any)
+	schema := jsonBody(op)
 	switch {
-	case !wants && len(body) > 0:
+	case schema == nil && len(body) > 0:
 		wrong = append(wrong, "takes no body")
-	case wants && len(body) == 0:
+	case schema != nil && len(body) == 0:
 		wrong = append(wrong, "needs a body")
 	case len(body) > 0:
 		if !strings.HasPrefix(contentType, "application/json") {
@@ -227,11 +230,7 @@ func checkCall(version, method, path, query, contentType string, body []byte) []
 		if err := json.Unmarshal(body, &v); err != nil {
 			return append(wrong, err.Error())
 		}
-		at := "body"
-		if op["x-ms-docs-operation-type"] == "action" {
-			at = parameters
-		}
-		wrong = append(wrong, d.check(at, media["schema"], v)...)
+		wrong = append(wrong, d.check("body", schema, v, isAction(op))...)
 	}
 	return wrong
 }
@@ -270,19 +269,10 @@ func checkMIME(contentType string, body []byte) []string {
 }
 
 // checkQuery looks at the options' names, and at the properties that $select names.
-func (d *description) checkQuery(op, item map[string]any, query string, delta bool) []string {
+func checkQuery(op *openapi3.Operation, item *openapi3.PathItem, query string, delta bool) []string {
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return []string{"query: " + err.Error()}
-	}
-	var known []string
-	for _, list := range []any{op["parameters"], item["parameters"]} {
-		params, _ := list.([]any)
-		for _, p := range params {
-			if m := d.resolve(p); m["in"] == "query" {
-				known = append(known, fmt.Sprint(m["name"]))
-			}
-		}
 	}
 	var wrong []string
 	for name, vs := range values {
@@ -294,15 +284,16 @@ func (d *description) checkQuery(op, item map[string]any, query string, delta bo
 				wrong = append(wrong, "delta takes no $expand")
 			}
 		case "$select":
-			props := make(map[string]any)
-			d.responseProperties(op, props)
+			props := make(openapi3.Schemas)
+			responseProperties(op, props)
 			for _, p := range strings.Split(strings.Join(vs, ","), ",") {
 				if _, ok := props[p]; !ok {
 					wrong = append(wrong, "$select of unknown "+p)
 				}
 			}
 		}
-		if !slices.Contains(known, name) {
+		if op.Parameters.GetByInAndName(openapi3.ParameterInQuery, name) == nil &&
+			item.Parameters.GetByInAndName(openapi3.ParameterInQuery, name) == nil {
 			wrong = append(wrong, "unknown option "+name)
 		}
 	}
@@ -310,12 +301,13 @@ func (d *description) checkQuery(op, item map[string]any, query string, delta bo
 }
 
 // responseProperties collects the properties of what a call returns, or of the items it lists.
-func (d *description) responseProperties(op map[string]any, into map[string]any) {
-	responses, _ := op["responses"].(map[string]any)
-	content, _ := d.resolve(responses["2XX"])["content"].(map[string]any)
-	media, _ := content["application/json"].(map[string]any)
-	d.properties(media["schema"], into)
-	if list := d.resolve(into["value"]); list["type"] == "array" {
-		d.properties(list["items"], into)
+func responseProperties(op *openapi3.Operation, into openapi3.Schemas) {
+	r := op.Responses.Value("2XX")
+	if r == nil || r.Value == nil {
+		return
+	}
+	properties(jsonSchema(r.Value.Content), into)
+	if list := into["value"]; list != nil && list.Value.Type.Is(openapi3.TypeArray) {
+		properties(list.Value.Items.Value, into)
 	}
 }
