@@ -10,13 +10,16 @@ import (
 // some clients pick by themselves and then fail.
 const capabilities = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE UIDPLUS MOVE IDLE UNSELECT NAMESPACE LIST-EXTENDED" +
 	" LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE CHILDREN STATUS=SIZE CONDSTORE QRESYNC MULTIAPPEND" +
-	" ESEARCH SEARCHRES WITHIN OBJECTID SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES"
+	" ESEARCH SEARCHRES WITHIN OBJECTID PREVIEW SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES"
 
 // capabilities returns what the client may use in the present state.
 func (s *session) capabilities() string {
 	var sb strings.Builder
 	if s.login != nil {
 		sb.WriteString(capabilities)
+		if !s.compressed {
+			sb.WriteString(" COMPRESS=DEFLATE")
+		}
 		sb.WriteString(" APPENDLIMIT=")
 		sb.WriteString(strconv.FormatInt(s.limits.Message, 10))
 		return sb.String()

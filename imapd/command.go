@@ -68,6 +68,7 @@ var commands = map[string]commandSpec{
 	"AUTHENTICATE": {run: (*session).authenticate, in: inNotAuthenticated},
 	"LOGIN":        {run: (*session).loginCommand, in: inNotAuthenticated},
 	"ENABLE":       {run: (*session).enable, in: inLogged},
+	"COMPRESS":     {run: (*session).compress, in: inLogged},
 	"NAMESPACE":    {run: (*session).namespace, in: inLogged},
 	"LIST":         {run: (*session).list, in: inLogged},
 	"LSUB":         {run: (*session).lsub, in: inLogged},

@@ -41,11 +41,13 @@ type session struct {
 	limits Limits
 	log    *slog.Logger
 	pump   *pump
-	conn   net.Conn // the pump, or TLS over it
+	conn   net.Conn // the pump, or TLS over it, or COMPRESS over either
 	dec    *wire.Decoder
 	enc    *wire.Encoder
 	remote netip.Addr
 	secure bool // TLS is on
+
+	compressed bool // COMPRESS is on
 
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -228,7 +230,7 @@ func (s *session) end(err error) {
 			s.enc.Raw("* BYE ").Text(words).CRLF()
 		}
 		if s.enc.Flush() == nil {
-			if c, ok := s.conn.(*tls.Conn); ok {
+			if c, ok := s.conn.(interface{ CloseWrite() error }); ok && s.secure {
 				c.CloseWrite()
 			}
 			s.pump.linger(lastWords)
