@@ -93,6 +93,7 @@ const e2ePassword = "wonder land\"1"
 type rig struct {
 	t     *testing.T
 	sim   *graphsim.Sim
+	graph string // where the simulator is
 	dir   string // configuration, certificate and state
 	users []string
 	cert  string            // PEM file to trust
@@ -115,6 +116,7 @@ func newRig(t *testing.T, seed func(*graphsim.Sim), users ...string) *rig {
 	}
 	srv := httptest.NewServer(r.sim)
 	t.Cleanup(srv.Close)
+	r.graph = srv.URL
 	r.writeCertificate()
 	r.writeConfig(srv.URL)
 	t.Cleanup(func() {
