@@ -46,6 +46,9 @@ func (s *session) fetch(c *command) error {
 	if err := f.sizes(sel); err != nil {
 		return err
 	}
+	if err := f.readPreviews(sel); err != nil {
+		return err
+	}
 	if f.tellsFlags || f.setsSeen {
 		s.tellKeywords()
 	}
@@ -79,6 +82,9 @@ type fetcher struct {
 	setsSeen               bool
 	gone                   bool // some messages do not exist any more
 
+	preview  *fetchItem          // if asked for
+	previews map[imap.UID]string // of messages whose bytes are not kept
+
 	seen   []imap.UID  // told as \Seen, to be stored
 	failed error       // the first failure that concerned one message only
 	rows   []fetchRow  // reused
@@ -92,6 +98,9 @@ func newFetcher(s *session, req *fetchRequest) *fetcher {
 		f.needsHeader = f.needsHeader || it.needsHeader()
 		f.needsBody = f.needsBody || it.needsBody()
 		f.setsSeen = f.setsSeen || it.seen
+		if it.kind == fetchPreview {
+			f.preview = it
+		}
 	}
 	f.setsSeen = f.setsSeen && !s.view.mbox.ReadOnly()
 	return f
@@ -253,6 +262,15 @@ func (f *fetcher) write(row *fetchRow) error {
 			f.flags = append(f.flags, imap.FlagSeen)
 		}
 		row.flags = f.flags
+	}
+	if f.preview != nil {
+		if err := f.setPreview(row); err != nil {
+			if stopsFetch(err) {
+				return err
+			}
+			f.note(err)
+			return nil
+		}
 	}
 	if err := writeFetch(f.s.enc, f.req.items, row, newlySeen && !f.tellsFlags); err != nil {
 		if f.s.enc.Err() != nil {

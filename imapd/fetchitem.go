@@ -27,6 +27,7 @@ const (
 	fetchModSeq
 	fetchEmailID
 	fetchThreadID
+	fetchPreview
 )
 
 // fetchItem is one item with what its response begins with.
@@ -36,6 +37,7 @@ type fetchItem struct {
 	section section
 	partial *partial
 	seen    bool // sets \Seen
+	lazy    bool // of PREVIEW: only what is at hand
 }
 
 // section is what stands between the brackets of BODY[...].
@@ -171,6 +173,8 @@ func (r *fetchRequest) add(d *wire.Decoder, word string) {
 		it.kind = fetchEmailID
 	case "THREADID":
 		it.kind = fetchThreadID
+	case "PREVIEW":
+		it.kind, it.lazy = fetchPreview, d.TryText(" (LAZY)")
 	case "RFC822":
 		it.kind, it.seen = fetchSection, true
 	case "RFC822.HEADER":

@@ -29,6 +29,9 @@ type fetchRow struct {
 	flags  []imap.Flag // to be told; filled only if they are
 	header []byte      // from the replica; used where body is nil
 	body   content
+
+	preview   string
+	noPreview bool // it is not at hand
 }
 
 // errUnknownCTE is RFC 3516's answer to a part whose encoding is not known.
@@ -116,6 +119,8 @@ func writeFetchItem(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 		} else {
 			e.Byte('(').Raw(msg.ThreadID).Byte(')')
 		}
+	case fetchPreview:
+		e.NString(row.preview, !row.noPreview)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func TestObjectIDs(t *testing.T) {
 	}
 	status := func(name string) string {
 		t.Helper()
-		return id("F", c.ok("STATUS "+name+" (MAILBOXID)")[0])
+		return id("F", c.ok("STATUS " + name + " (MAILBOXID)")[0])
 	}
 	_, tagged := c.do("CREATE Box")
 	box := id("F", tagged)

@@ -36,6 +36,15 @@ func (d *Decoder) Try(c byte) bool {
 	return false
 }
 
+// TryText uses text, in whatever case, if it comes next.
+func (d *Decoder) TryText(text string) bool {
+	if end := d.pos + len(text); d.err == nil && end <= len(d.line) && strings.EqualFold(string(d.line[d.pos:end]), text) {
+		d.pos = end
+		return true
+	}
+	return false
+}
+
 // Expect uses the next byte, which must be c.
 func (d *Decoder) Expect(c byte) {
 	if !d.Try(c) {
