@@ -139,7 +139,7 @@ func (c *configFile) credential(name string) token.Credential {
 		Cloud: token.Cloud(cred.Cloud), LoginURL: cred.LoginURL, GraphURL: cred.GraphURL, Certificate: c.certificates[name],
 		FederatedTokenFile: c.beside(cred.FederatedTokenFile)}
 	if day, err := parseDay(cred.SecretExpires); err == nil {
-		out.SecretEnds = day.Add(24 * time.Hour) // the day's end
+		out.SecretEnds = day.Add(24*time.Hour - time.Second) // the day's end
 	}
 	out.AskSecretEnd = cred.SecretExpires == "auto"
 	if cred.ManagedIdentity != "" {

@@ -3,12 +3,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 )
 
 func main() {
 	if err := rootCommand().Execute(); err != nil {
+		if e, ok := errors.AsType[*exitError](err); ok {
+			os.Exit(e.status)
+		}
 		fmt.Fprintln(os.Stderr, "postern:", err)
 		os.Exit(1)
 	}

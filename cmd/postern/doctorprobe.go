@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/backend/graph"
+	"postern/backend/token"
+)
+
+// A finding is what one check has found. The remedy is a sentence that says what to do, empty where nothing is.
+type finding struct {
+	Check  string  `json:"check"`
+	Status verdict `json:"status"`
+	Detail string  `json:"detail"`
+	Remedy string  `json:"remedy,omitempty"`
+}
+
+// verdict is how a check came out.
+type verdict string
+
+const (
+	fine    verdict = "ok"
+	warning verdict = "warning"
+	failed  verdict = "failed"
+)
+
+// prober looks at Microsoft's side. It changes nothing there but by sendTest.
+type prober struct {
+	client *http.Client
+	tokens *token.Manager
+
+	mu        sync.Mutex
+	latencies []time.Duration // of Graph calls that worked
+	throttled int             // answers 429 or 503 with a wait
+}
+
+func newProber() *prober {
+	client := graph.NewHTTPClient()
+	return &prober{client: client, tokens: token.NewManager(client, nil)}
+}
+
+func (p *prober) close() { p.tokens.Close() }
+
+// probeTimeout bounds each single look.
+const probeTimeout = 20 * time.Second
+
+// host asks a host anything at all: an answer of any status shows that name, network, proxy and TLS work, and what time
+// it is there.
+func (p *prober) host(ctx context.Context, address string) (at time.Time, took time.Duration, err error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return at, 0, err
+	}
+	client := *p.client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	begun := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		return at, 0, err
+	}
+	resp.Body.Close()
+	took = time.Since(begun)
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		return at, took, errors.New("the proxy wants a password")
+	}
+	at, _ = http.ParseTime(resp.Header.Get("Date")) // zero: nothing to compare
+	return at, took, nil
+}
+
+// explainNetwork says in one sentence what to do about a host that cannot be reached.
+func explainNetwork(err error, address string) (detail, remedy string) {
+	host := address
+	if u, e := url.Parse(address); e == nil {
+		host = u.Host
+	}
+	proxy := ""
+	if p := proxyFor(address); p != "" {
+		proxy = " through the proxy " + p
+	}
+	var dns *net.DNSError
+	var unknown x509.UnknownAuthorityError
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	switch {
+	case errors.As(err, &dns):
+		return "the name " + dns.Name + " cannot be resolved", "Check this machine's name servers, or set HTTPS_PROXY if it reaches the internet through a proxy only."
+	case errors.As(err, &unknown):
+		return host + " shows a certificate of an unknown authority" + proxy, "A firewall breaks TLS open: let it pass " + host + " untouched, or add its authority to this machine's certificates."
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return host + "'s certificate is not valid at this machine's time", "Set this machine's clock."
+	case errors.As(err, &name):
+		return host + " shows a certificate of another name", "Something answers in its place: check name servers, proxy and login_url or graph_url."
+	case errors.Is(err, context.DeadlineExceeded):
+		return host + " does not answer" + proxy, "Allow outgoing connections to " + host + " on port 443, or set HTTPS_PROXY."
+	}
+	return fmt.Sprintf("%s cannot be reached%s: %v", host, proxy, rootCause(err)), "Allow outgoing connections to " + host + " on port 443, or set HTTPS_PROXY; check login_url and graph_url if they are set."
+}
+
+// proxyFor returns the proxy the environment names for an address, "" if none.
+func proxyFor(address string) string {
+	u, err := http.ProxyFromEnvironment(&http.Request{URL: mustURL(address)})
+	if err != nil || u == nil {
+		return ""
+	}
+	return u.Host
+}
+
+// mustURL is url.Parse for addresses that have been checked; a bad one is an empty URL.
+func mustURL(s string) *url.URL {
+	if u, err := url.Parse(s); err == nil {
+		return u
+	}
+	return &url.URL{}
+}
+
+// rootCause drops what net/http puts before the reason.
+func rootCause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// maxSkew is how far the clock may be off. Entra refuses assertions beyond five minutes.
+const (
+	warnSkew = time.Minute
+	maxSkew  = 5 * time.Minute
+)
+
+// clockFinding compares this machine's clock with Microsoft's.
+func clockFinding(theirs, ours time.Time) finding {
+	if theirs.IsZero() {
+		return finding{"clock", warning, "Microsoft's answer told no time to compare with", ""}
+	}
+	skew := ours.Sub(theirs)
+	word := "ahead of"
+	if skew < 0 {
+		skew, word = -skew, "behind"
+	}
+	detail := fmt.Sprintf("this machine's clock is %s %s Microsoft's", shortDuration(skew.Round(time.Second)), word)
+	remedy := "Set the clock: timedatectl set-ntp true, or the like. Sign-in by certificate, tokens and dates of mail go wrong with it."
+	switch {
+	case skew > maxSkew:
+		return finding{"clock", failed, detail, remedy}
+	case skew > warnSkew:
+		return finding{"clock", warning, detail, remedy}
+	}
+	return finding{"clock", fine, "agrees with Microsoft's", ""}
+}
+
+// signIn gets a token.
+func (p *prober) signIn(ctx context.Context, cred token.Credential) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	tok, err := p.tokens.Source(cred).Token(ctx)
+	if err != nil {
+		return "", err
+	}
+	return tok.AccessToken, nil
+}
+
+// explainSignIn says what is wrong with a sign-in, and what to do.
+func explainSignIn(err error, cred token.Credential) (detail, remedy string) {
+	t, ok := errors.AsType[*token.Error](err)
+	if !ok {
+		return explainNetwork(err, cred.Login())
+	}
+	if t.OAuth == "" && t.Status == 0 && t.Advice == "" && cred.Kind() != token.ManagedIdentity {
+		return explainNetwork(t.Err, cred.Login())
+	}
+	remedy = t.Advice
+	if cred.Kind() == token.ManagedIdentity && remedy == "" {
+		remedy = "Give this machine a managed identity in Azure, or use another way to sign in."
+	}
+	t2 := *t
+	t2.Advice = ""
+	detail = strings.TrimPrefix(t2.Error(), "sign in to Microsoft: ")
+	if cred.Kind() == token.DeviceCode && errors.Is(err, token.ErrNotSignedIn) {
+		remedy = fmt.Sprintf("Let the user sign in: postern signin %s --config FILE.", cred.Name)
+	}
+	return detail, remedy
+}
+
+// claims is what of a token is worth looking at. It is opaque to everything but this diagnosis.
+type claims struct {
+	Roles  []string `json:"roles"`
+	Scopes string   `json:"scp"`
+	User   string   `json:"upn"`
+}
+
+func readClaims(tok string) (c claims, ok bool) {
+	parts := strings.Split(tok, ".")
+	if len(parts) != 3 {
+		return c, false
+	}
+	b, err := base64.RawURLEncoding.DecodeString(parts[1])
+	return c, err == nil && json.Unmarshal(b, &c) == nil
+}
+
+// permissions returns the permissions a token names.
+func (c claims) permissions() []string { return append(strings.Fields(c.Scopes), c.Roles...) }
+
+// rolesFinding says what a token may do, and what it can mean if that is nothing.
+func rolesFinding(name, tok string, delegated bool) finding {
+	check := "permissions " + name
+	c, ok := readClaims(tok)
+	if !ok {
+		return finding{check, fine, "the token cannot be looked into; only Graph knows what it may do", ""}
+	}
+	have := c.permissions()
+	want := []string{"Mail.ReadWrite", "Mail.Send"}
+	if delegated {
+		want = append(want, "Mail.ReadWrite.Shared", "Mail.Send.Shared")
+	}
+	var missing []string
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			missing = append(missing, w)
+		}
+	}
+	grant := "Under API permissions add the Microsoft Graph application permissions " + strings.Join(missing, " and ") + ", then choose Grant admin consent."
+	if delegated {
+		grant = "Under API permissions add the Microsoft Graph delegated permissions " + strings.Join(missing, ", ") + ", then let the user sign in again."
+	}
+	switch {
+	case len(have) == 0 && !delegated:
+		return finding{check, warning, "the token names none: admin consent is missing, or RBAC for Applications grants them mailbox by mailbox",
+			"If you do not use RBAC for Applications: " + lowerFirst(grant)}
+	case len(missing) > 0:
+		return finding{check, warning, "missing: " + strings.Join(missing, ", "), grant}
+	}
+	detail := strings.Join(want, ", ")
+	if extra := slices.DeleteFunc(slices.Clone(have), func(s string) bool { return slices.Contains(want, s) || s == "Application.Read.All" }); len(extra) > 0 && !delegated {
+		return finding{check, warning, "more than needed: " + strings.Join(extra, ", "), "Take away permissions that Postern does not need."}
+	}
+	return finding{check, fine, detail, ""}
+}
+
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}
+
+// graphFor returns a client for one mailbox whose calls are counted.
+func (p *prober) graphFor(cred token.Credential, address string) *graph.Client {
+	return graph.New(graph.Options{BaseURL: cred.Graph(), User: address, Tokens: p.tokens.Source(cred), HTTPClient: p.client, Timeout: probeTimeout,
+		OnRequest: func(_ string, status int, d time.Duration) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			switch {
+			case status == 429 || status == 503:
+				p.throttled++
+			case status >= 200 && status < 300:
+				p.latencies = append(p.latencies, d)
+			}
+		}})
+}
+
+// open reads a mailbox's Inbox, its counts only.
+func (p *prober) open(ctx context.Context, cred token.Credential, address string) (*graph.Folder, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return p.graphFor(cred, address).Folder(ctx, "inbox")
+}
+
+// explainMailbox says what is wrong with a mailbox that could not be opened, and what to do. named are the permissions
+// the token names.
+func explainMailbox(err error, cred token.Credential, address string, named []string) (detail, remedy string) {
+	var ge *graph.Error
+	errors.As(err, &ge)
+	_, signIn := errors.AsType[*token.Error](err)
+	delegated := cred.Kind() == token.DeviceCode
+	switch {
+	case signIn:
+		return explainSignIn(err, cred)
+	case graph.StatusOf(err) == http.StatusUnauthorized:
+		return "Graph does not accept the token", "Check that cloud and graph_url fit the tenant, and this machine's clock."
+	case graph.IsDenied(err) && ge != nil && strings.Contains(ge.Message, "OData is disabled"):
+		return "an application access policy keeps the app out of this mailbox",
+			"Add " + address + " to the group the policy names (Get-ApplicationAccessPolicy shows it) and wait up to 30 minutes."
+	case graph.IsDenied(err) && delegated:
+		return "the signed-in user may not open this mailbox", "Give " + cred.Delegated.User + " Full Access to " + address + " in Exchange, and consent to Mail.ReadWrite.Shared and Mail.Send.Shared."
+	case graph.IsDenied(err) && len(named) == 0:
+		return "Graph refuses access and the token names no permission", "Grant the application permissions Mail.ReadWrite and Mail.Send with admin consent; or, with RBAC for Applications, put " + address + " into its scope. Either can take up to two hours to act."
+	case graph.IsDenied(err) && !slices.Contains(named, "Mail.ReadWrite"):
+		return "Graph refuses access: the app lacks Mail.ReadWrite", "Under API permissions add the Microsoft Graph application permission Mail.ReadWrite, then choose Grant admin consent."
+	case graph.IsDenied(err):
+		return "Graph refuses access to this mailbox", "Put " + address + " into the scope that limits the app in Exchange; a change takes up to two hours."
+	case graph.IsNoMailbox(err):
+		return "there is no Exchange Online mailbox of this address", "Check the spelling; write the user principal name (not an alias), and see that the user has a licence with Exchange Online."
+	case graph.IsThrottled(err):
+		return "Graph asks for fewer requests", "Wait a while and try again."
+	case ge != nil:
+		return ge.Error(), "Try again later; if it stays, ask Microsoft's support with the request id."
+	}
+	return explainNetwork(err, cred.Graph())
+}
