@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 )
 
@@ -28,7 +29,7 @@ func (s *server) tlsConfig(l listenerConfig) *tls.Config {
 	if !l.usesTLS() || s.cert == nil {
 		return nil
 	}
-	return &tls.Config{
+	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			if cert := s.cert.current.Load(); cert != nil {
@@ -37,4 +38,16 @@ func (s *server) tlsConfig(l listenerConfig) *tls.Config {
 			return nil, errors.New("no certificate is loaded")
 		},
 	}
+	if v, ok := tlsVersions[l.TLSMin]; ok {
+		cfg.MinVersion = v
+	}
+	if cfg.MinVersion < tls.VersionTLS12 {
+		// What old devices speak: without ECDHE, some without AES. Go leaves these out unless they are named. The order is Go's.
+		for _, s := range append(tls.CipherSuites(), tls.InsecureCipherSuites()...) {
+			if !strings.Contains(s.Name, "RC4") {
+				cfg.CipherSuites = append(cfg.CipherSuites, s.ID)
+			}
+		}
+	}
+	return cfg
 }

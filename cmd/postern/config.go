@@ -28,6 +28,9 @@ type config struct {
 	SMTP  smtpConfig  `yaml:"smtp"`
 	IMAP  imapConfig  `yaml:"imap"`
 	Queue queueConfig `yaml:"queue"`
+
+	Sendmail sendmailConfig `yaml:"sendmail"`
+
 	Cache cacheConfig `yaml:"cache"`
 
 	AllowReadableSecrets bool `yaml:"allow_readable_secrets"` // starts although others on this machine can read files with secrets
@@ -75,7 +78,11 @@ type loginConfig struct {
 	ReadOnly         bool           `yaml:"read_only"`
 	SendAs           []string       `yaml:"send_as"`
 	RewriteFrom      bool           `yaml:"rewrite_from"`
-	Networks         []netip.Prefix `yaml:"networks"` // from anywhere when absent
+	Networks         []netip.Prefix `yaml:"networks"`      // from anywhere when absent
+	FallbackFrom     string         `yaml:"fallback_from"` // the address rewrite_from writes; the mailbox's when absent
+	SaveToSent       string         `yaml:"save_to_sent"`  // true or false; false removes copies from Sent Items
+	Rate             int            `yaml:"rate"`          // messages a minute; 0 for smtp.rate
+	Gather           time.Duration  `yaml:"gather"`        // 0 for smtp.gather
 }
 
 // listenerConfig is one address to listen on.
@@ -84,7 +91,17 @@ type listenerConfig struct {
 	Address        string `yaml:"address"`         // host:port
 	TLS            string `yaml:"tls"`             // none, starttls or implicit
 	AllowPlaintext bool   `yaml:"allow_plaintext"` // lets tls: none listen off loopback
-	Profile        string `yaml:"profile"`         // of smtp: modern; device is not yet available
+	Profile        string `yaml:"profile"`         // of smtp: modern or device
+
+	// Of smtp listeners. Networks and mailbox need profile: device.
+	Networks     []netip.Prefix `yaml:"networks"`      // where no log-in is needed
+	Mailbox      string         `yaml:"mailbox"`       // whose mailbox mail from there goes through
+	SendAs       []string       `yaml:"send_as"`       // what it may be sent as, besides the mailbox's addresses
+	RewriteFrom  bool           `yaml:"rewrite_from"`  // makes any other sender the mailbox's address
+	FallbackFrom string         `yaml:"fallback_from"` // or this one
+	SaveToSent   string         `yaml:"save_to_sent"`  // true or false
+	TLSMin       string         `yaml:"tls_min"`       // 1.0, 1.1, 1.2 or 1.3
+	ProxyFrom    []netip.Prefix `yaml:"proxy_from"`    // balancers that tell the client's address by the PROXY protocol
 }
 
 // tlsConfig names the certificate of all listeners, PEM files.
@@ -94,6 +111,8 @@ type tlsConfig struct {
 }
 
 type smtpConfig struct {
+	Rate       int           `yaml:"rate"`        // messages a minute of one login; 0 for no limit
+	Gather     time.Duration `yaml:"gather"`      // how long the same message waits for further recipients; 0 not at all
 	Wait       time.Duration `yaml:"wait"`        // how long the end of DATA waits for the first attempt
 	MaxMessage byteSize      `yaml:"max_message"` // of a submitted or appended message
 }
@@ -106,7 +125,20 @@ type imapConfig struct {
 }
 
 type queueConfig struct {
-	Lifetime time.Duration `yaml:"lifetime"` // how long a message is tried
+	Lifetime   time.Duration `yaml:"lifetime"`    // how long a message is tried
+	Warn       time.Duration `yaml:"warn"`        // age from which those who want to know are told of a delay
+	LogKeep    time.Duration `yaml:"log_keep"`    // how long it is known what became of a message
+	LogSubject bool          `yaml:"log_subject"` // whether that includes its subject
+	MinFree    byteSize      `yaml:"min_free"`    // of the disk, to be left
+}
+
+// sendmailConfig is for postern sendmail.
+type sendmailConfig struct {
+	Mailbox      string   `yaml:"mailbox"`       // whose mailbox it goes through; none: sendmail is off
+	Drop         string   `yaml:"drop"`          // folder into which messages are put; state/drop when absent
+	FallbackFrom string   `yaml:"fallback_from"` // in place of senders that are not the mailbox's
+	SendAs       []string `yaml:"send_as"`       // senders to be left as they are, besides the mailbox's
+	SaveToSent   string   `yaml:"save_to_sent"`  // true or false
 }
 
 type cacheConfig struct {
@@ -119,7 +151,7 @@ func defaultConfig() config {
 		State: "/var/lib/postern",
 		SMTP:  smtpConfig{Wait: 10 * time.Second, MaxMessage: 150e6},
 		IMAP:  imapConfig{Poll: 5 * time.Second, Size: "auto", Append: "json", Delete: "recoverable"},
-		Queue: queueConfig{Lifetime: 48 * time.Hour},
+		Queue: queueConfig{Lifetime: 48 * time.Hour, Warn: 4 * time.Hour, LogKeep: 7 * 24 * time.Hour, MinFree: 100e6},
 		Cache: cacheConfig{Bodies: 2e9},
 	}
 }

@@ -218,7 +218,7 @@ func TestConfigShow(t *testing.T) {
 				t.Errorf("%s: %s\n%s", name, e, out.String())
 			}
 		}
-		if again.Listeners[0] != c.Listeners[0] || again.Queue != c.Queue || again.IMAP != c.IMAP {
+		if !reflect.DeepEqual(again.Listeners[0], c.Listeners[0]) || again.Queue != c.Queue || again.IMAP != c.IMAP {
 			t.Errorf("%s: another configuration:\n%s", name, out.String())
 		}
 	}

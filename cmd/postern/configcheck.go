@@ -31,6 +31,8 @@ func (c *configFile) check() {
 	mailboxes := c.checkMailboxes()
 	c.checkLogins(mailboxes)
 	c.checkListeners()
+	c.checkSMTPListeners(mailboxes)
+	c.checkSendmail(mailboxes)
 	c.checkTLS()
 	c.checkLimits()
 }
@@ -171,6 +173,13 @@ func (c *configFile) checkLogins(mailboxes map[string]bool) {
 				c.errorf(fmt.Sprintf("%s.send_as[%d]", path, j), "%q is no address", s)
 			}
 		}
+		if l.FallbackFrom != "" && !l.RewriteFrom {
+			c.errorf(path+".fallback_from", "does nothing without rewrite_from: true")
+		}
+		c.checkSender(path+".fallback_from", l.FallbackFrom)
+		c.checkCopies(path+".save_to_sent", l.SaveToSent)
+		c.checkRate(path+".rate", l.Rate)
+		c.between(path+".gather", l.Gather, 0, time.Minute)
 		if l.Allow == nil {
 			l.Allow = []string{"smtp", "imap"}
 		}
@@ -280,8 +289,6 @@ func (c *configFile) checkProfile(path string, l *listenerConfig) {
 	switch _, there := c.lines[path+".profile"]; {
 	case l.Protocol != "smtp" && there:
 		c.errorf(path+".profile", "is for smtp listeners only")
-	case l.Profile == "device":
-		c.errorf(path+".profile", "device is not yet available: write modern, or leave it out")
 	case l.Profile == "":
 		l.Profile = "modern"
 	default:
@@ -329,6 +336,10 @@ func (c *configFile) checkLimits() {
 	// Mail programs give up on the end of DATA after ten minutes (RFC 5321 section 4.5.3.2.6), many much sooner.
 	c.between("smtp.wait", c.SMTP.Wait, 0, 5*time.Minute)
 	c.between("imap.poll", c.IMAP.Poll, time.Second, time.Hour)
+	c.checkRate("smtp.rate", c.SMTP.Rate)
+	c.between("smtp.gather", c.SMTP.Gather, 0, time.Minute)
+	c.between("queue.warn", c.Queue.Warn, time.Minute, 30*24*time.Hour)
+	c.between("queue.log_keep", c.Queue.LogKeep, time.Hour, 10*365*24*time.Hour)
 	c.between("queue.lifetime", c.Queue.Lifetime, time.Minute, 30*24*time.Hour)
 	if n := c.SMTP.MaxMessage; n < 1e3 || n > 150<<20 {
 		c.errorf("smtp.max_message", "%v is out of range: from 1KB to 150MiB, the largest message Microsoft 365 can be set to take", n)

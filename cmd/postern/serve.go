@@ -120,6 +120,9 @@ func (s *server) open(cfg backend.Config, listeners []listenerConfig) (err error
 			errs = append(errs, explainListenError(conf, err))
 			continue
 		}
+		if len(conf.ProxyFrom) > 0 {
+			l = newProxyListener(l, conf.ProxyFrom, s.log)
+		}
 		s.fronts = append(s.fronts, front{conf: conf, listener: l})
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -141,8 +144,15 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 	log := s.log.With("listener", f.listener.Addr().String())
 	switch f.conf.Protocol {
 	case "smtp":
-		f.server, err = smtpd.New(smtpd.Options{Backend: s.backend, Hostname: hostname(), TLS: smtpd.TLSMode(f.conf.TLS), TLSConfig: s.tlsConfig(f.conf),
-			AllowPlainAuth: f.conf.AllowPlaintext, MaxMessage: cfg.MaxMessage, Logger: log})
+		opts := smtpd.Options{Backend: s.backend, Hostname: hostname(), TLS: smtpd.TLSMode(f.conf.TLS), TLSConfig: s.tlsConfig(f.conf),
+			AllowPlainAuth: f.conf.AllowPlaintext, MaxMessage: cfg.MaxMessage, Logger: log,
+			Device: f.conf.Profile == "device", Networks: f.conf.Networks, RewriteFrom: f.conf.RewriteFrom, DropCopy: f.conf.SaveToSent == "false"}
+		if len(f.conf.Networks) > 0 {
+			if opts.Fixed, err = s.backend.FixedLogin(f.conf.fixedLogin()); err != nil {
+				return err
+			}
+		}
+		f.server, err = smtpd.New(opts)
 	case "imap":
 		f.server = imapd.New(imapd.Options{Backend: s.backend, TLSConfig: s.tlsConfig(f.conf), ImplicitTLS: f.conf.TLS == "implicit",
 			AllowPlainAuth: f.conf.AllowPlaintext, Limits: imapd.Limits{Message: cfg.MaxMessage}, Logger: log})

@@ -21,6 +21,13 @@ func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
 		SendWait:      c.SMTP.Wait,
 		MaxMessage:    int64(c.SMTP.MaxMessage),
 		QueueLifetime: c.Queue.Lifetime,
+		QueueWarn:     c.Queue.Warn,
+		LogKeep:       c.Queue.LogKeep,
+		LogSubject:    c.Queue.LogSubject,
+		MinFree:       int64(c.Queue.MinFree),
+		Rate:          c.SMTP.Rate,
+		Gather:        c.SMTP.Gather,
+		Drop:          c.Sendmail.dropFolder(),
 		Poll:          c.IMAP.Poll,
 		Size:          backend.SizePolicy(c.IMAP.Size),
 		Append:        backend.AppendPolicy(c.IMAP.Append),
@@ -43,7 +50,8 @@ func (c *configFile) logins() []backend.LoginConfig {
 	for _, l := range c.Logins {
 		out = append(out, backend.LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared,
 			SMTP: slices.Contains(l.Allow, "smtp"), IMAP: slices.Contains(l.Allow, "imap"), ReadOnly: l.ReadOnly, SendAs: l.SendAs,
-			RewriteFrom: l.RewriteFrom, Networks: l.Networks})
+			RewriteFrom: l.RewriteFrom, Networks: l.Networks, FallbackFrom: l.FallbackFrom, DropCopy: l.SaveToSent == "false",
+			Rate: l.Rate, Gather: l.Gather})
 	}
 	return out
 }

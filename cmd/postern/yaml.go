@@ -159,6 +159,15 @@ func (d *decoder) value(path string, n ast.Node, v reflect.Value) {
 			}
 			v.SetBool(b)
 		}
+	case reflect.Int:
+		if s, ok := d.scalar(path, n); ok {
+			i, err := strconv.Atoi(s)
+			if err != nil {
+				d.problemf(n, "%s%q is no whole number", at(path), s)
+				return
+			}
+			v.SetInt(int64(i))
+		}
 	default:
 		panic("configuration field of a kind the decoder does not know: " + v.Type().String())
 	}
