@@ -26,8 +26,8 @@ const (
 const storeChunk = 5000
 
 // Store changes flags and keywords. Those of uids that changed after unchangedSince
-// (0: no condition) are left alone and returned. It is done when the replica has it; Graph follows. \Draft and \Recent
-// cannot be changed and are ignored.
+// (0: no condition) are left alone and returned. It is done when the replica has it; Graph follows. \Recent
+// cannot be changed and is ignored.
 func (m *Mailbox) Store(ctx context.Context, uids []imap.UID, action StoreAction, flags []imap.Flag, unchangedSince uint64) (modified []imap.UID, err error) {
 	if m.readOnly {
 		return nil, errReadOnly("store flags")
@@ -53,12 +53,8 @@ func errReadOnly(op string) error {
 	return &Error{Kind: Denied, Op: op, Text: "the mailbox is open for reading only"}
 }
 
-// settable are the flags that clients may change. Graph decides what is a draft.
-const settable = store.FlagsAll &^ store.FlagDraft
-
 func (m *Mailbox) flagChange(action StoreAction, flags []imap.Flag) store.FlagChange {
 	bits, keywords := splitFlags(flags, m.Keywords())
-	bits &= settable
 	var c store.FlagChange
 	switch action {
 	case StoreAdd:
@@ -66,7 +62,7 @@ func (m *Mailbox) flagChange(action StoreAction, flags []imap.Flag) store.FlagCh
 	case StoreRemove:
 		c.Clear, c.RemoveKeywords = bits, keywords
 	case StoreReplace:
-		c.Set, c.Clear = bits, settable&^bits
+		c.Set, c.Clear = bits, store.FlagsAll&^bits
 		c.AddKeywords, c.ReplaceKeywords = keywords, true
 	}
 	return c
@@ -133,14 +129,14 @@ func (m *Mailbox) Copy(ctx context.Context, uids []imap.UID, dest string) (CopyR
 	return m.transfer(ctx, "copy messages", uids, dest, m.account.syncer.Copy)
 }
 
-// Move is Copy for MOVE. Moving messages to where they are does nothing.
+// Move is Copy for MOVE. Messages that are moved to where they are get new UIDs there (RFC 6851 section 3.3).
 func (m *Mailbox) Move(ctx context.Context, uids []imap.UID, dest string) (CopyResult, error) {
 	if m.readOnly {
 		return CopyResult{}, errReadOnly("move messages")
 	}
 	return m.transfer(ctx, "move messages", uids, dest, func(ctx context.Context, from, to store.FolderID, msgs []store.Message) ([]syncer.Pair, error) {
 		if from == to {
-			return nil, nil
+			return m.account.syncer.Renumber(ctx, from, msgs)
 		}
 		return m.account.syncer.Move(ctx, from, to, msgs)
 	})

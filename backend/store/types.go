@@ -35,7 +35,11 @@ const (
 	FlagDraft
 	FlagForwarded // $Forwarded
 
-	// FlagsAll has every flag set.
+	// FlagIsDraft is no flag of IMAP: Graph holds the message to be a draft. A client may
+	// set or clear \Draft all the same.
+	FlagIsDraft
+
+	// FlagsAll has every flag of IMAP set.
 	FlagsAll = FlagSeen | FlagAnswered | FlagFlagged | FlagDeleted | FlagDraft | FlagForwarded
 )
 

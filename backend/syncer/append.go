@@ -23,6 +23,15 @@ type Incoming struct {
 	Date     time.Time // INTERNALDATE
 }
 
+// made returns the flags the message has when it is new: Graph takes the client's word for what is a draft.
+func (in *Incoming) made() store.Flags {
+	flags := in.Flags &^ store.FlagIsDraft
+	if flags&store.FlagDraft != 0 {
+		flags |= store.FlagIsDraft
+	}
+	return flags
+}
+
 // maxDirect is the most raw MIME text that fits one request: Graph takes 4 MB, and base64 makes four bytes of three.
 const maxDirect = 2900 << 10
 
@@ -123,13 +132,13 @@ func remoteOfIncoming(made *graph.Message, ix *message.Index, in *Incoming) stor
 		keywords = []string{}
 	}
 	r := store.Remote{
-		GraphID: store.GraphID(made.ID), Flags: in.Flags, FlagsMask: store.FlagsAll, Keywords: &keywords,
+		GraphID: store.GraphID(made.ID), Flags: in.Flags, FlagsMask: store.FlagsAll | store.FlagIsDraft, Keywords: &keywords,
 		Received: &in.Date, SizeEstimate: &ix.Size, ThreadID: made.ConversationID, InternetMessageID: made.InternetMessageID,
 	}
 	if made.IsDraft != nil {
 		r.Flags &^= store.FlagDraft
 		if *made.IsDraft {
-			r.Flags |= store.FlagDraft
+			r.Flags |= store.FlagDraft | store.FlagIsDraft
 		}
 	}
 	r.Sent = made.Sent
@@ -209,7 +218,7 @@ func (s *Syncer) finish(ctx context.Context, made *graph.Message, rest []upload,
 		u.Categories = new(categoriesOf(in.Keywords))
 	}
 	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
-		u.Extended = extendedFlags(in.Flags, in.Flags)
+		u.Extended = extendedFlags(in.made(), in.Flags)
 	}
 	s.wrote(made.ID)
 	_, err := s.o.Graph.Update(ctx, made.ID, u)

@@ -47,7 +47,7 @@ func (s *Syncer) createJSON(ctx context.Context, row *store.Folder, body *store.
 		m.Extended[graph.PropFlags] = "4"
 	}
 	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
-		for id, v := range extendedFlags(in.Flags, in.Flags) {
+		for id, v := range extendedFlags(in.made(), in.Flags) {
 			m.Extended[id] = v
 		}
 	}

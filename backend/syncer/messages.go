@@ -30,6 +30,31 @@ func (s *Syncer) Copy(ctx context.Context, from, to store.FolderID, msgs []store
 	return s.transfer(ctx, from, to, msgs, false)
 }
 
+// Renumber gives messages new UIDs in the folder where they are. Graph has nothing to do with it.
+func (s *Syncer) Renumber(ctx context.Context, id store.FolderID, msgs []store.Message) ([]Pair, error) {
+	moved := make([]store.Moved, len(msgs))
+	for i := range msgs {
+		moved[i] = store.Moved{UID: msgs[i].UID, NewGraphID: msgs[i].GraphID}
+	}
+	var uids map[imap.UID]imap.UID
+	err := s.Commit(func() ([]store.Changes, error) {
+		ch, _, got, err := s.o.Store.Move(ctx, id, id, moved)
+		uids = got
+		return []store.Changes{ch}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	ring(s.push) // pending changes are found under the new UIDs
+	pairs := make([]Pair, 0, len(moved))
+	for _, m := range moved {
+		if uid, ok := uids[m.UID]; ok {
+			pairs = append(pairs, Pair{Source: m.UID, Dest: uid})
+		}
+	}
+	return pairs, nil
+}
+
 func (s *Syncer) transfer(ctx context.Context, from, to store.FolderID, msgs []store.Message, move bool) ([]Pair, error) {
 	ctx = graph.WithLane(ctx, graph.Interactive)
 	src, err := s.o.Store.Folder(ctx, from)

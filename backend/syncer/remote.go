@@ -10,14 +10,16 @@ import (
 	"postern/backend/store"
 )
 
-// propIMAPFlags is our own named property on messages. Graph has no place for \Deleted at all, and one place, the last
-// verb, for \Answered and $Forwarded together. It holds the own… bits; unset means none.
+// propIMAPFlags is our own named property on messages. Graph has no place for \Deleted at all, one place, the last verb,
+// for \Answered and $Forwarded together, and decides itself what is a draft. It holds the own… bits; unset means none.
 var propIMAPFlags = graph.PropertyID{Type: "Integer", Set: "{6f2f5a2e-3a5e-4d0b-9c55-2b1f5d3c7e41}", Name: "PosternFlags"}
 
 const (
 	ownAnswered  = 1
 	ownForwarded = 2
 	ownDeleted   = 4
+	ownDraft     = 8  // \Draft on what Graph holds to be no draft
+	ownNotDraft  = 16 // a draft without \Draft
 )
 
 // Values of the last verb, PidTagLastVerbExecuted in MS-OXOMSG 2.2.1.
@@ -59,7 +61,7 @@ func remoteOf(m *graph.Message, expanded bool) store.Remote {
 		set(store.FlagSeen, *m.IsRead)
 	}
 	if m.IsDraft != nil {
-		set(store.FlagDraft, *m.IsDraft)
+		set(store.FlagIsDraft, *m.IsDraft)
 	}
 	if m.Flag != nil {
 		set(store.FlagFlagged, *m.Flag == graph.FlagFlagged)
@@ -73,6 +75,9 @@ func remoteOf(m *graph.Message, expanded bool) store.Remote {
 		set(store.FlagAnswered, verb == verbReply || verb == verbReplyAll || own&ownAnswered != 0)
 		set(store.FlagForwarded, verb == verbForward || own&ownForwarded != 0)
 		set(store.FlagDeleted, own&ownDeleted != 0)
+		if m.IsDraft != nil {
+			set(store.FlagDraft, own&ownDraft != 0 || *m.IsDraft && own&ownNotDraft == 0)
+		}
 		r.Received, r.Sent = m.Received, m.Sent
 		if r.Received == nil {
 			// Every message has one; should a row come without, it must not be lost for that.
@@ -127,7 +132,7 @@ func updateFor(m *store.Message) graph.Update {
 	if m.PendingKeywords {
 		u.Categories = new(categoriesOf(m.Keywords))
 	}
-	if m.Pending&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
+	if m.Pending&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted|store.FlagDraft) != 0 {
 		u.Extended = extendedFlags(m.Flags, m.Pending)
 	}
 	return u
@@ -145,6 +150,13 @@ func extendedFlags(flags, changed store.Flags) map[graph.PropertyID]string {
 	own := 0
 	if flags&store.FlagDeleted != 0 {
 		own |= ownDeleted
+	}
+	switch draft := flags&store.FlagDraft != 0; {
+	case draft == (flags&store.FlagIsDraft != 0):
+	case draft:
+		own |= ownDraft
+	default:
+		own |= ownNotDraft
 	}
 	verb := 0
 	switch answered, forwarded := flags&store.FlagAnswered != 0, flags&store.FlagForwarded != 0; {
