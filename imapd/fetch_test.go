@@ -208,7 +208,7 @@ func TestWriteFetch(t *testing.T) {
 		{"nul", "BODY.PEEK[TEXT]", "BODY[TEXT] {7}\r\nbo\x80dy\r\n"},
 		{"nul", "BINARY.PEEK[1]", "BINARY[1] ~{7}\r\nbo\x00dy\r\n"},
 		{"nul", "ENVELOPE", "ENVELOPE (NIL {3}\r\nn\x80l ((NIL NIL \"a\" \"a.example\")) ((NIL NIL \"a\" \"a.example\")) ((NIL NIL \"a\" \"a.example\")) NIL NIL NIL NIL NIL)"},
-		{"mixed-attachment", "(BINARY.SIZE[1.1] BINARY.PEEK[1.1]<0.5> BINARY.PEEK[1.1]<6.100>)", "BINARY.SIZE[1.1] 72 BINARY[1.1]<0> ~{5}\r\nGr\xfc\xdfe BINARY[1.1]<6> ~{66}\r\naus K\xf6ln, eine lange Zeile, die mit einem weichen Umbruch endet.\r\n"},
+		{"mixed-attachment", "(BINARY.SIZE[1.1] BINARY.PEEK[1.1]<0.5> BINARY.PEEK[1.1]<6.100>)", "BINARY.SIZE[1.1] 72 BINARY[1.1]<0> {5}\r\nGr\xfc\xdfe BINARY[1.1]<6> {66}\r\naus K\xf6ln, eine lange Zeile, die mit einem weichen Umbruch endet.\r\n"},
 		{"mixed-attachment", "(BINARY.SIZE[2] BINARY.SIZE[] BINARY.SIZE[9] BINARY.PEEK[9])", `BINARY.SIZE[2] 12 BINARY.SIZE[] 1339 BINARY.SIZE[9] 0 BINARY[9] ""`},
 		{"content-types", "(UID BINARY.PEEK[9])", "UID 7!"},
 		{"content-types", "BINARY.SIZE[9]", "UID 7!"},

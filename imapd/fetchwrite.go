@@ -1,6 +1,7 @@
 package imapd
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -178,62 +179,76 @@ func writeHeaderFields(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 	return nil
 }
 
-// binaryPart returns what BINARY asks for, decoded, and its size, which is found by decoding once before: a
-// literal is not announced until its length is certain. part is nil for the whole message, which has no
-// encoding.
-func binaryPart(it *fetchItem, body content) (part *message.Part, size int64, err error) {
+// binaryReader returns what BINARY asks for without its transfer encoding: the whole message, which has none, or a
+// part; nothing for one that does not exist. RFC 3516 section 4.
+func binaryReader(it *fetchItem, body content) (io.Reader, error) {
 	if len(it.section.path) == 0 {
-		return nil, body.Size(), nil
+		return io.NewSectionReader(body, 0, body.Size()), nil
 	}
 	part, ok := body.Index().Part(it.section.path)
 	if !ok {
-		return &message.Part{}, 0, nil
+		return io.NewSectionReader(body, 0, 0), nil
 	}
 	r, err := message.Decoded(body, part)
 	if err != nil {
-		return nil, 0, errSkipItem
+		return nil, errSkipItem
 	}
-	if _, raw := r.(*io.SectionReader); raw {
-		return part, part.Body.Len, nil
-	}
-	size, err = io.Copy(io.Discard, r)
-	if err != nil {
-		return nil, 0, fmt.Errorf("decode part: %w", err)
-	}
-	return part, size, nil
+	return r, nil
+}
+
+// measure is what a first reading finds: a literal is not announced until its length is certain, and one with a NUL
+// must be a literal8.
+type measure struct {
+	size int64
+	nul  bool
+}
+
+func (m *measure) Write(p []byte) (int, error) {
+	m.size += int64(len(p))
+	m.nul = m.nul || bytes.IndexByte(p, 0) >= 0
+	return len(p), nil
 }
 
 func writeBinarySize(e *wire.Encoder, it *fetchItem, body content) error {
-	_, size, err := binaryPart(it, body)
+	r, err := binaryReader(it, body)
 	if err != nil {
+		return err
+	}
+	m := measure{}
+	if raw, ok := r.(*io.SectionReader); ok {
+		m.size = raw.Size()
+	} else if _, err := io.Copy(&m, r); err != nil {
 		return errSkipItem
 	}
-	e.Num(uint64(size))
+	e.Num(uint64(m.size))
 	return nil
 }
 
 func writeBinary(e *wire.Encoder, it *fetchItem, body content) error {
-	part, size, err := binaryPart(it, body)
+	r, err := binaryReader(it, body)
 	if err != nil {
-		if errors.Is(err, errSkipItem) {
-			return err
-		}
-		e.NIL()
 		return err
 	}
-	off, n := it.partial.cut(0, size)
-	if n == 0 {
-		e.String("")
-		return nil
-	}
-	if part == nil {
-		err = e.Literal8At(body, off, n)
-	} else {
-		var r io.Reader
-		if r, err = message.Decoded(body, part); err == nil {
-			if _, err = io.CopyN(io.Discard, r, off); err == nil {
-				err = e.Literal8At(&sequential{r: r}, 0, n)
+	m := measure{}
+	if _, err = io.Copy(&m, r); err == nil {
+		off, n := it.partial.cut(0, m.size)
+		if n == 0 {
+			e.String("")
+			return nil
+		}
+		at, raw := r.(io.ReaderAt)
+		if !raw {
+			if r, err = binaryReader(it, body); err == nil {
+				_, err = io.CopyN(io.Discard, r, off)
 			}
+			at, off = &sequential{r: r}, 0
+		}
+		switch {
+		case err != nil:
+		case m.nul:
+			err = e.Literal8At(at, off, n)
+		default:
+			err = e.LiteralAt(at, off, n)
 		}
 	}
 	if err != nil {
