@@ -6,10 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 )
 
 func main() {
-	if err := rootCommand().Execute(); err != nil {
+	cmd := rootCommand()
+	// As a link in the place of sendmail, whose callers know nothing of subcommands.
+	if filepath.Base(os.Args[0]) == "sendmail" {
+		cmd.SetArgs(append([]string{"sendmail"}, os.Args[1:]...))
+	}
+	if err := cmd.Execute(); err != nil {
 		if e, ok := errors.AsType[*exitError](err); ok {
 			os.Exit(e.status)
 		}
