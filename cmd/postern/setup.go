@@ -1,0 +1,426 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"postern/backend/token"
+)
+
+func setupCommand() *cobra.Command {
+	var a answers
+	var script, group, answersFile string
+	var noInput bool
+	cmd := &cobra.Command{
+		Use:   "setup",
+		Short: "Set Postern up step by step: sign-in, mailboxes, logins, configuration",
+		Long: `Setup asks for what it needs in the order in which the Entra portal shows it, tries the sign-in and each
+mailbox at once, makes the first logins, writes the configuration, and prints what to enter in mail programs.
+
+Every answer can be given ahead, by a flag or in a file (--answers), and is then not asked for. Where standard
+input is no terminal, or with --no-input, nothing is asked: what is missing and has no default is an error.
+
+With --print-script it prints a script that registers the app instead, and does nothing else:
+az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph PowerShell.`,
+		Example: `  postern setup
+  postern setup --print-script msgraph >register.ps1
+  postern setup --no-input --tenant contoso.example --client-id ID --client-secret-file secret.txt --mailbox alice@contoso.example`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if script != "" {
+				text, err := setupScript(script, group, a.Certificate)
+				if err == nil {
+					_, err = io.WriteString(cmd.OutOrStdout(), text)
+				}
+				return err
+			}
+			if answersFile != "" {
+				if err := readAnswers(answersFile, &a, cmd.Flags().Changed); err != nil {
+					return err
+				}
+			}
+			d := &dialogue{in: bufio.NewReader(cmd.InOrStdin()), out: cmd.OutOrStdout(), ask: !noInput}
+			if f, ok := cmd.InOrStdin().(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+				d.ask = d.ask && os.Getenv("POSTERN_SETUP_ASK") == "1" // for scripts that type the answers
+			} else {
+				d.tty = f
+			}
+			s := &setup{dialogue: d, answers: a, prober: newProber()}
+			defer s.close()
+			return s.run(cmd.Context())
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&a.Config, "config", "c", envOr("POSTERN_CONFIG", ""), "file to write (default postern.yaml)")
+	f.StringVar(&a.Name, "name", "", "name of the credential (default: the tenant's first word)")
+	f.StringVar(&a.Cloud, "cloud", "", "global, usgov, usgov-dod or china")
+	f.StringVar(&a.Tenant, "tenant", "", "Directory (tenant) ID, or a domain of the tenant")
+	f.StringVar(&a.ClientID, "client-id", "", "Application (client) ID")
+	f.StringVar(&a.SignIn, "sign-in", "", "secret, certificate, new-certificate, federated, managed-identity or device-code")
+	f.StringVar(&a.ClientSecretFile, "client-secret-file", "", "file with the secret's Value; it is named in the configuration")
+	f.StringVar(&a.SecretExpires, "secret-expires", "", "the day the secret ends, such as 2027-01-31, to be warned ahead")
+	f.StringVar(&a.Certificate, "certificate", "", "certificate file, PEM or PFX")
+	f.StringVar(&a.Key, "key", "", "key of a PEM certificate")
+	f.StringVar(&a.CertificatePasswordFile, "certificate-password-file", "", "file with the password of a PFX certificate")
+	f.StringVar(&a.FederatedTokenFile, "federated-token-file", "", "file with an outside issuer's token")
+	f.StringVar(&a.User, "user", "", "address of the user who signs in by device code")
+	f.StringSliceVar(&a.Mailboxes, "mailbox", nil, "mailboxes that get a login each")
+	f.StringSliceVar(&a.Shared, "shared", nil, "shared mailboxes, shown to all logins")
+	f.StringVar(&a.State, "state", "", "folder for the copy of the mailboxes and the queue (default: state, beside the configuration)")
+	f.StringVar(&a.SMTP, "smtp", "", "SMTP address (default 127.0.0.1:2525)")
+	f.StringVar(&a.IMAP, "imap", "", "IMAP address (default 127.0.0.1:1143)")
+	f.StringVar(&a.HTTP, "http", "", "status page address (default 127.0.0.1:8025)")
+	f.StringVar(&a.TLSCertificate, "tls-certificate", "", "certificate for listeners that other machines reach; new makes one")
+	f.StringVar(&a.TLSKey, "tls-key", "", "its key")
+	f.StringVar(&a.LoginURL, "login-url", "", "other sign-in host: a gateway, or the simulator")
+	f.StringVar(&a.GraphURL, "graph-url", "", "other Graph host, without /v1.0")
+	f.BoolVar(&a.Force, "force", false, "replace a configuration that is there")
+	f.BoolVar(&a.SkipChecks, "skip-checks", false, "write the configuration although sign-in or mailboxes do not work yet")
+	f.StringVar(&answersFile, "answers", "", "YAML file with answers, by the flags' names with _ for -")
+	f.BoolVar(&noInput, "no-input", false, "ask nothing")
+	f.StringVar(&script, "print-script", "", "print a script that registers the app: az, powershell or msgraph")
+	f.StringVar(&group, "group", "postern-mailboxes@contoso.example", "of --print-script: mail-enabled security group of the mailboxes")
+	_ = cmd.MarkFlagFilename("answers", "yaml", "yml") // only helps shell completion
+	return cmd
+}
+
+// answers is all that setup needs to know. The tags name them in a file of answers.
+type answers struct {
+	Config                  string   `yaml:"config"`
+	Name                    string   `yaml:"name"`
+	Cloud                   string   `yaml:"cloud"`
+	Tenant                  string   `yaml:"tenant"`
+	ClientID                string   `yaml:"client_id"`
+	SignIn                  string   `yaml:"sign_in"`
+	ClientSecret            string   `yaml:"client_secret"`
+	ClientSecretFile        string   `yaml:"client_secret_file"`
+	SecretExpires           string   `yaml:"secret_expires"`
+	Certificate             string   `yaml:"certificate"`
+	Key                     string   `yaml:"key"`
+	CertificatePasswordFile string   `yaml:"certificate_password_file"`
+	FederatedTokenFile      string   `yaml:"federated_token_file"`
+	User                    string   `yaml:"user"`
+	Mailboxes               []string `yaml:"mailbox"`
+	Shared                  []string `yaml:"shared"`
+	State                   string   `yaml:"state"`
+	SMTP                    string   `yaml:"smtp"`
+	IMAP                    string   `yaml:"imap"`
+	HTTP                    string   `yaml:"http"`
+	TLSCertificate          string   `yaml:"tls_certificate"`
+	TLSKey                  string   `yaml:"tls_key"`
+	LoginURL                string   `yaml:"login_url"`
+	GraphURL                string   `yaml:"graph_url"`
+	Force                   bool     `yaml:"force"`
+	SkipChecks              bool     `yaml:"skip_checks"`
+}
+
+// readAnswers fills a from a file. A flag that was given counts more than the file.
+func readAnswers(path string, a *answers, changed func(flag string) bool) error {
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	fromFlags := *a
+	dec := decoder{getenv: os.LookupEnv}
+	dec.decode(src, a)
+	if len(dec.problems) > 0 {
+		p := sortProblems(dec.problems)[0]
+		return fmt.Errorf("%s:%d: %s", path, p.line, p.text)
+	}
+	keepFlags(a, &fromFlags, changed)
+	return nil
+}
+
+// keepFlags takes what flags said from given. Both are structs of the same tags.
+func keepFlags(a, given *answers, changed func(flag string) bool) {
+	v, g := reflect.ValueOf(a).Elem(), reflect.ValueOf(given).Elem()
+	for i := range v.NumField() {
+		if flag := strings.ReplaceAll(v.Type().Field(i).Tag.Get("yaml"), "_", "-"); changed(flag) || v.Field(i).IsZero() {
+			v.Field(i).Set(g.Field(i))
+		}
+	}
+}
+
+// dialogue asks a person.
+type dialogue struct {
+	in  *bufio.Reader
+	out io.Writer
+	tty *os.File // nil: answers come from somewhere else, nothing is hidden
+	ask bool
+}
+
+func (d *dialogue) say(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
+
+// errEnd is the cause when the person leaves.
+var errEnd = errors.New("setup was ended; nothing has been written")
+
+// optional is the default of questions that may stay without an answer.
+const optional = " "
+
+// line asks for one line. Without a dialogue the answer is the default, and an error names the flag when there is none.
+func (d *dialogue) line(question, flag, def string) (string, error) {
+	if !d.ask {
+		if def == optional {
+			return "", nil
+		}
+		if def == "" {
+			return "", fmt.Errorf("--%s is missing: %s", flag, question)
+		}
+		return def, nil
+	}
+	if def != "" && def != optional {
+		fmt.Fprintf(d.out, "%s [%s]: ", question, def)
+	} else {
+		fmt.Fprintf(d.out, "%s: ", question)
+	}
+	s, err := d.in.ReadString('\n')
+	if err != nil && (s == "" || err != io.EOF) {
+		fmt.Fprintln(d.out)
+		return "", errEnd
+	}
+	if s = strings.TrimSpace(s); s == "" {
+		s = strings.TrimSpace(def)
+	}
+	return s, nil
+}
+
+// must is line until there is an answer.
+func (d *dialogue) must(question, flag, def string) (string, error) {
+	for {
+		s, err := d.line(question, flag, def)
+		if s != "" || err != nil {
+			return s, err
+		}
+	}
+}
+
+// secret asks for something that is not shown.
+func (d *dialogue) secret(question, flag string) (string, error) {
+	if d.tty == nil || !d.ask {
+		return d.must(question, flag, "")
+	}
+	for {
+		fmt.Fprintf(d.out, "%s (not shown): ", question)
+		b, err := term.ReadPassword(int(d.tty.Fd()))
+		fmt.Fprintln(d.out)
+		if err != nil {
+			return "", errEnd
+		}
+		if s := strings.TrimSpace(string(b)); s != "" {
+			return s, nil
+		}
+	}
+}
+
+// choose asks for one of several words, shown with what they mean.
+func (d *dialogue) choose(question, flag, def string, options [][2]string) (string, error) {
+	if d.ask {
+		for i, o := range options {
+			d.say("  %d  %-17s %s", i+1, o[0], o[1])
+		}
+	}
+	for {
+		s, err := d.line(question, flag, def)
+		if err != nil {
+			return "", err
+		}
+		for i, o := range options {
+			if s == o[0] || s == fmt.Sprint(i+1) {
+				return o[0], nil
+			}
+		}
+		if !d.ask {
+			return "", fmt.Errorf("--%s %q is unknown", flag, s)
+		}
+		d.say("Please write one of the words or numbers above.")
+	}
+}
+
+// yes asks a question of yes or no.
+func (d *dialogue) yes(question string, def bool) (bool, error) {
+	if !d.ask {
+		return def, nil
+	}
+	word := "y/N"
+	if def {
+		word = "Y/n"
+	}
+	for {
+		s, err := d.line(question+" ("+word+")", "", "")
+		if err != nil {
+			return false, err
+		}
+		switch strings.ToLower(s) {
+		case "":
+			return def, nil
+		case "y", "yes":
+			return true, nil
+		case "n", "no":
+			return false, nil
+		}
+	}
+}
+
+// setup is one run.
+type setup struct {
+	*dialogue
+	*prober
+	answers
+
+	dir      string // of the configuration
+	autoName bool
+	typed    string // the secret's value, when it was typed
+	cred     token.Credential
+	named    []string // permissions the token names
+	logins   []newLogin
+	files    map[string][]byte // to write beside the configuration
+}
+
+// newLogin is a login with its password, to be shown once.
+type newLogin struct {
+	loginConfig
+	password string
+}
+
+func (s *setup) run(ctx context.Context) error {
+	s.files = make(map[string][]byte)
+	for _, step := range []func(context.Context) error{s.askConfig, s.askApp, s.askSignIn, s.askMailboxes, s.askListeners, s.makeLogins, s.write} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	s.printResult()
+	return nil
+}
+
+func (s *setup) askConfig(context.Context) error {
+	if s.ask {
+		s.say("Postern setup. An empty answer takes what stands in [ ]; Ctrl-C leaves, and nothing is written before the end.")
+		s.say("")
+	}
+	if s.Config == "" {
+		path, err := s.must("Configuration file to write", "config", "postern.yaml")
+		if err != nil {
+			return err
+		}
+		s.Config = path
+	}
+	if _, err := os.Stat(s.Config); err == nil && !s.Force {
+		if !s.ask {
+			return fmt.Errorf("%s is there already: use --force to replace it", s.Config)
+		}
+		again, err := s.yes(s.Config+" is there already. Replace it at the end?", false)
+		if err != nil {
+			return err
+		}
+		if !again {
+			return errEnd
+		}
+	}
+	s.dir = filepath.Dir(s.Config)
+	return nil
+}
+
+// portals are where the clouds' administrators go.
+var portals = map[string]string{"global": "https://entra.microsoft.com", "usgov": "https://entra.microsoft.us",
+	"usgov-dod": "https://entra.microsoft.us", "china": "https://entra.microsoftonline.cn"}
+
+func (s *setup) askApp(context.Context) error {
+	var err error
+	if s.Cloud == "" {
+		if s.ask {
+			s.say("Which of Microsoft's clouds?")
+		}
+		if s.Cloud, err = s.choose("Cloud", "cloud", "global", [][2]string{{"global", "most tenants, GCC too"}, {"usgov", "GCC High"},
+			{"usgov-dod", "US Department of Defense"}, {"china", "operated by 21Vianet"}}); err != nil {
+			return err
+		}
+	}
+	if !token.Cloud(s.Cloud).Valid() {
+		return fmt.Errorf("--cloud %q is unknown: write global, usgov, usgov-dod or china", s.Cloud)
+	}
+	if s.ask && s.ClientID == "" && s.SignIn != "managed-identity" {
+		s.say(`
+Step 1: register the application. (A script can do steps 1 to 3: postern setup --print-script msgraph.)
+  Open %s as an administrator: Entra ID > App registrations > New registration.
+  Name: Postern. Supported account types: this organizational directory only. Redirect URI: leave empty. Register.
+  The page that follows, Overview, shows the two ids asked for now. (Running in Azure with a managed identity? Enter a - for both.)`, portals[s.Cloud])
+	}
+	if s.ClientID == "" && s.SignIn != "managed-identity" {
+		if s.ClientID, err = s.askID("Application (client) ID", "client-id", func(id string) string {
+			if !guid.MatchString(id) {
+				return "That is no id: it looks like 2c9b0c44-0000-4000-8000-000000000000 and stands on the Overview page."
+			}
+			return ""
+		}); err != nil {
+			return err
+		}
+	}
+	if s.Tenant == "" && s.SignIn != "managed-identity" && s.ClientID != "-" {
+		if s.Tenant, err = s.askID("Directory (tenant) ID", "tenant", func(id string) string {
+			switch {
+			case strings.EqualFold(id, s.ClientID):
+				return "That is the application's id again; the tenant's stands two lines below it."
+			case !guid.MatchString(id) && !strings.Contains(id, "."):
+				return "That is neither an id nor a domain such as contoso.onmicrosoft.com."
+			}
+			return ""
+		}); err != nil {
+			return err
+		}
+	}
+	if s.ClientID == "-" {
+		s.ClientID, s.SignIn = "", "managed-identity"
+	}
+	if s.Name == "" {
+		s.autoName = true
+		s.Name = credentialName(s.Tenant)
+	}
+	if s.ask && s.SignIn != "managed-identity" {
+		s.say(`
+Step 2: permissions. On the app's page: API permissions > Add a permission > Microsoft Graph > Application permissions
+  (not Delegated). Tick Mail.ReadWrite and Mail.Send, Add permissions, then Grant admin consent: both lines must show a green mark.
+  These reach every mailbox of the tenant. To limit the app to some, leave this step out and use RBAC for Applications:
+  docs/entra-setup.md, or the script above. For a sign-in by device code choose Delegated permissions instead:
+  Mail.ReadWrite, Mail.Send, Mail.ReadWrite.Shared, Mail.Send.Shared, and under Authentication allow public client flows.`)
+		if _, err := s.line("Enter when done", "", optional); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// askID asks until check, which returns what is wrong, is content.
+func (s *setup) askID(question, flag string, check func(string) string) (string, error) {
+	for {
+		id, err := s.must(question, flag, "")
+		if err != nil {
+			return "", err
+		}
+		text := check(id)
+		if text == "" || id == "-" {
+			return id, nil
+		}
+		s.say("%s", text)
+	}
+}
+
+// credentialName makes a name of a tenant: contoso of contoso.onmicrosoft.com, and main of an id.
+func credentialName(tenant string) string {
+	first, _, dotted := strings.Cut(tenant, ".")
+	if !dotted || !plainScalar.MatchString(first) || slices.Contains(yamlWords, strings.ToLower(first)) {
+		return "main"
+	}
+	return strings.ToLower(first)
+}

@@ -1,0 +1,412 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"postern/backend/token"
+)
+
+// Files that setup writes beside the configuration.
+const (
+	setupSecretFile = "client-secret"
+	setupCertFile   = "postern-app.pem"
+	setupKeyFile    = "postern-app-key.pem"
+)
+
+func (s *setup) askSignIn(ctx context.Context) error {
+	if s.SignIn == "" {
+		switch {
+		case s.ClientSecretFile != "" || s.ClientSecret != "":
+			s.SignIn = "secret"
+		case s.Certificate != "":
+			s.SignIn = "certificate"
+		case s.FederatedTokenFile != "":
+			s.SignIn = "federated"
+		case s.User != "":
+			s.SignIn = "device-code"
+		}
+	}
+	for first := true; ; first = false {
+		if s.SignIn == "" {
+			if s.ask {
+				s.say("\nStep 3: how the app proves who it is.")
+			}
+			var err error
+			if s.SignIn, err = s.choose("Sign in by", "sign-in", "secret", [][2]string{{"secret", "a client secret: quick, ends within two years"},
+				{"new-certificate", "a certificate that is made now: nothing secret passes through the portal"}, {"certificate", "a certificate you have, PEM or PFX"},
+				{"federated", "a token file of another issuer (workload identity)"}, {"managed-identity", "the identity of this Azure machine or App Service"},
+				{"device-code", "a person signs in once; for his mailbox and shared ones"}}); err != nil {
+				return err
+			}
+		}
+		if err := s.proof(); err != nil {
+			if !s.ask || errors.Is(err, errEnd) {
+				return err
+			}
+			s.say("%s", upperFirst(err.Error())+".")
+			s.SignIn = ""
+			continue
+		}
+		if s.SignIn == "device-code" && first {
+			if err := s.deviceSignIn(ctx); err != nil && !s.ask {
+				return err
+			}
+		}
+		done, err := s.trySignIn(ctx)
+		if done || err != nil {
+			return err
+		}
+	}
+}
+
+// proof asks for what the chosen way needs, and makes the credential.
+func (s *setup) proof() error {
+	s.cred = token.Credential{Name: s.Name, Tenant: s.Tenant, ClientID: s.ClientID, Cloud: token.Cloud(s.Cloud), LoginURL: s.LoginURL, GraphURL: s.GraphURL}
+	var err error
+	switch s.SignIn {
+	case "secret":
+		err = s.askSecret()
+	case "new-certificate":
+		if err = s.makeAppCertificate(); err == nil {
+			err = s.loadCertificate()
+		}
+	case "certificate":
+		if s.Certificate == "" {
+			if s.Certificate, err = s.must("Certificate file", "certificate", ""); err != nil {
+				return err
+			}
+			if s.Key, err = s.line("File of its key, if it is a PEM file without it", "key", optional); err != nil {
+				return err
+			}
+			s.Key = strings.TrimSpace(s.Key)
+		}
+		err = s.loadCertificate()
+	case "federated":
+		if s.FederatedTokenFile == "" {
+			if s.FederatedTokenFile, err = s.must("Token file", "federated-token-file", os.Getenv("AZURE_FEDERATED_TOKEN_FILE")); err != nil {
+				return err
+			}
+		}
+		s.cred.FederatedTokenFile = s.FederatedTokenFile
+	case "managed-identity":
+		id := &token.Identity{ClientID: s.ClientID, Endpoint: os.Getenv("IDENTITY_ENDPOINT"), Header: os.Getenv("IDENTITY_HEADER")}
+		s.cred.Identity = id
+	case "device-code":
+		if s.User == "" {
+			if s.User, err = s.must("Address of the user who signs in", "user", ""); err != nil {
+				return err
+			}
+		}
+		dir := filepath.Join(s.stateDir(), "tokens")
+		s.cred.Delegated = &token.Delegated{User: s.User, Store: &token.RefreshFile{Path: filepath.Join(dir, fileName(s.Name)), KeyPath: filepath.Join(dir, "key")}}
+	default:
+		return fmt.Errorf("--sign-in %q is unknown: write secret, certificate, new-certificate, federated, managed-identity or device-code", s.SignIn)
+	}
+	return err
+}
+
+// stateDir is the state folder as it will be seen from the configuration.
+func (s *setup) stateDir() string {
+	if s.State == "" {
+		s.State = "state"
+	}
+	if filepath.IsAbs(s.State) {
+		return s.State
+	}
+	return filepath.Join(s.dir, s.State)
+}
+
+func (s *setup) askSecret() error {
+	value := s.ClientSecret
+	if value == "" && s.ClientSecretFile != "" {
+		b, err := os.ReadFile(s.ClientSecretFile)
+		if err != nil {
+			return err
+		}
+		value = strings.TrimSpace(string(b))
+	}
+	if value == "" {
+		if s.ask {
+			s.say("  On the app's page: Certificates & secrets > Client secrets > New client secret. Choose how long it holds, Add.\n" +
+				"  Copy the column Value now: the portal shows it once. (The column Secret ID is of no use.)")
+		}
+		var err error
+		if value, err = s.secret("Secret's Value", "client-secret-file"); err != nil {
+			return err
+		}
+		for guid.MatchString(value) && s.ask {
+			s.say("That is the Secret ID; the Value stands in the column before it, and has letters like ~ and _ in it.")
+			if value, err = s.secret("Secret's Value", "client-secret-file"); err != nil {
+				return err
+			}
+		}
+		s.typed = value
+		if s.SecretExpires == "" && s.ask {
+			for {
+				if s.SecretExpires, err = s.line("Day it expires, as the portal shows it, written like 2027-01-31 (empty: no warnings ahead)", "secret-expires", optional); err != nil {
+					return err
+				}
+				s.SecretExpires = strings.TrimSpace(s.SecretExpires)
+				if _, err := parseDay(s.SecretExpires); err == nil || s.SecretExpires == "" {
+					break
+				}
+			}
+		}
+	}
+	if s.SecretExpires != "" && s.SecretExpires != "auto" {
+		if _, err := parseDay(s.SecretExpires); err != nil {
+			return fmt.Errorf("--secret-expires %q is no day: write it like 2027-01-31", s.SecretExpires)
+		}
+	}
+	if s.ClientSecretFile == "" {
+		s.typed = value
+	}
+	s.cred.ClientSecret = value
+	return nil
+}
+
+func (s *setup) loadCertificate() error {
+	data, err := os.ReadFile(s.Certificate)
+	if err != nil {
+		return err
+	}
+	var key []byte
+	if s.Key != "" {
+		if key, err = os.ReadFile(s.Key); err != nil {
+			return err
+		}
+	}
+	password := ""
+	if s.CertificatePasswordFile != "" {
+		b, err := os.ReadFile(s.CertificatePasswordFile)
+		if err != nil {
+			return err
+		}
+		password = strings.TrimRight(string(b), "\r\n")
+	}
+	s.cred.Certificate, err = token.ParseCertificate(data, key, password, "")
+	if err != nil {
+		s.Certificate, s.Key = "", ""
+	}
+	return err
+}
+
+// certificateLife is how long a certificate made here holds: the portal takes longer ones, but keys should change.
+const certificateLife = 2 * 365 * 24 * time.Hour
+
+// makeAppCertificate writes a certificate and its key, or finds those of an earlier run, and says where to upload it.
+func (s *setup) makeAppCertificate() error {
+	s.Certificate, s.Key = filepath.Join(s.dir, setupCertFile), filepath.Join(s.dir, setupKeyFile)
+	if _, err := os.Stat(s.Certificate); err == nil {
+		s.say("Using %s, which is there already.", s.Certificate)
+	} else {
+		cert, key, err := selfSigned("Postern", nil, certificateLife, false)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(writeNew(s.Key, key, 0o600), writeNew(s.Certificate, cert, 0o644)); err != nil {
+			return err
+		}
+	}
+	s.say("  On the app's page: Certificates & secrets > Certificates > Upload certificate: choose %s (never the key), Add.", s.Certificate)
+	_, err := s.line("Enter when uploaded", "", optional)
+	return err
+}
+
+// selfSigned makes a certificate for an app, or for a server with names.
+func selfSigned(name string, hosts []string, life time.Duration, server bool) (cert, key []byte, err error) {
+	private, err := rsa.GenerateKey(rand.Reader, 3072)
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return nil, nil, err
+	}
+	tmpl := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-5 * time.Minute), NotAfter: time.Now().Add(life),
+		KeyUsage: x509.KeyUsageDigitalSignature}
+	if server {
+		tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+		for _, h := range hosts {
+			if ip := net.ParseIP(h); ip != nil {
+				tmpl.IPAddresses = append(tmpl.IPAddresses, ip)
+			} else {
+				tmpl.DNSNames = append(tmpl.DNSNames, h)
+			}
+		}
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &private.PublicKey, private)
+	if err != nil {
+		return nil, nil, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), nil
+}
+
+// writeNew writes a file that is not there yet.
+func writeNew(name string, data []byte, mode os.FileMode) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (s *setup) deviceSignIn(ctx context.Context) error {
+	err := token.SignInByDevice(ctx, s.client, s.cred, func(p token.DevicePrompt) { showPrompt(s.say, s.User, p) })
+	if err != nil {
+		detail, remedy := explainSignIn(err, s.cred)
+		s.say("%s", line(failed, "sign-in", detail, remedy))
+	}
+	return err
+}
+
+func showPrompt(say func(string, ...any), user string, p token.DevicePrompt) {
+	who := "the user"
+	if user != "" {
+		who = user
+	}
+	say("\nLet %s open %s on any device and enter the code %s. Waiting for up to 15 minutes …", who, p.URL, p.Code)
+}
+
+// line is a finding as one line.
+func line(v verdict, check, detail, remedy string) string {
+	var b strings.Builder
+	_ = printFinding(&b, finding{check, v, detail, remedy}, false) // a Builder takes everything
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// trySignIn tries at once, and when it fails asks what to change. It reports whether to go on.
+func (s *setup) trySignIn(ctx context.Context) (bool, error) {
+	ours := time.Now()
+	if at, _, err := s.host(ctx, s.cred.Login()+"/"); err == nil && s.cred.Kind() != token.ManagedIdentity {
+		if f := clockFinding(at, ours); f.Status != fine && !at.IsZero() {
+			s.say("%s", line(f.Status, f.Check, f.Detail, f.Remedy))
+		}
+	}
+	tok, err := s.signIn(ctx, s.cred)
+	if err == nil {
+		c, _ := readClaims(tok)
+		s.named = c.permissions()
+		s.say("%s", line(fine, "sign-in", "Microsoft takes the credential", ""))
+		f := rolesFinding(s.Name, tok, s.cred.Kind() == token.DeviceCode)
+		s.say("%s", line(f.Status, "permissions", f.Detail, f.Remedy))
+		return true, nil
+	}
+	detail, remedy := explainSignIn(err, s.cred)
+	text := line(failed, "sign-in", detail, remedy)
+	s.say("%s", text)
+	if !s.ask {
+		if s.SkipChecks {
+			return true, nil
+		}
+		return false, fmt.Errorf("sign-in: %s. %s (--skip-checks writes the configuration all the same)", detail, remedy)
+	}
+	change, err := s.choose("What now", "", whatToChange(err), [][2]string{{"tenant", "enter the tenant again"}, {"client-id", "enter the application's id again"},
+		{"proof", "enter or choose again what the app signs in with"}, {"retry", "try again as it is"}, {"keep", "go on, and mend it later"}})
+	if err != nil {
+		return false, err
+	}
+	switch change {
+	case "tenant":
+		if s.Tenant, err = s.must("Directory (tenant) ID", "tenant", ""); s.autoName {
+			s.Name = credentialName(s.Tenant)
+		}
+	case "client-id":
+		s.ClientID, err = s.must("Application (client) ID", "client-id", "")
+	case "proof":
+		s.SignIn, s.ClientSecret, s.ClientSecretFile, s.Certificate, s.FederatedTokenFile, s.User, s.SecretExpires = "", "", "", "", "", "", ""
+	case "retry":
+		s.ClientSecret = s.cred.ClientSecret
+	case "keep":
+		return true, nil
+	}
+	if change == "tenant" || change == "client-id" {
+		s.ClientSecret = s.cred.ClientSecret // typed once is enough
+	}
+	return false, err
+}
+
+// whatToChange guesses what is wrong from Entra's number.
+func whatToChange(err error) string {
+	t, ok := errors.AsType[*token.Error](err)
+	if !ok {
+		return "retry"
+	}
+	for _, code := range t.Codes {
+		switch code {
+		case 90002, 900144, 9001023, 90038, 900382, 900432:
+			return "tenant"
+		case 700016:
+			return "client-id"
+		case 7000215, 7000222, 7000216, 7000218, 50027:
+			return "proof"
+		}
+	}
+	return "retry"
+}
+
+// signinCommand lets the user of a device code credential sign in, again or for the first time.
+func signinCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "signin CREDENTIAL",
+		Short: "Let the user of a device code credential sign in to Microsoft",
+		Long: `Signin prints an address and a code. Who opens the one and enters the other, on any device, signs in for
+the credential; Postern keeps an encrypted refresh token in its state folder and needs nobody from then on.
+A running server uses it with its next try.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path, err := configPath(cmd, nil)
+			if err != nil {
+				return err
+			}
+			c, err := readConfig(path, os.LookupEnv)
+			if err != nil {
+				return err
+			}
+			if _, ok := c.Credentials[args[0]]; !ok {
+				return fmt.Errorf("%s has no credential %s", path, args[0])
+			}
+			cred := c.credential(args[0])
+			if cred.Delegated == nil {
+				return fmt.Errorf("credential %s signs in by itself, by %s", cred.Name, strings.ReplaceAll(string(cred.Kind()), "_", optional))
+			}
+			p := newProber()
+			defer p.close()
+			say := func(format string, a ...any) { fmt.Fprintf(cmd.OutOrStdout(), format+"\n", a...) }
+			if err := token.SignInByDevice(cmd.Context(), p.client, cred, func(d token.DevicePrompt) { showPrompt(say, cred.Delegated.User, d) }); err != nil {
+				detail, remedy := explainSignIn(err, cred)
+				return fmt.Errorf("%s. %s", detail, remedy)
+			}
+			tok, err := p.signIn(cmd.Context(), cred)
+			if err != nil {
+				return err
+			}
+			who, _ := readClaims(tok)
+			say("Signed in as %s, with %s.", who.User, strings.Join(slices.Sorted(slices.Values(who.permissions())), ", "))
+			return nil
+		},
+	}
+	addConfigFlag(cmd)
+	return cmd
+}
