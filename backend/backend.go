@@ -81,7 +81,12 @@ func (b *Backend) addAccount(m MailboxConfig) error {
 		return err
 	}
 	a := newAccount(b, m, id)
-	a.budget = graph.NewBudget(graph.DefaultLimits())
+	limits := graph.DefaultLimits()
+	if n := b.cfg.RequestLimit; n > 0 {
+		limits.Requests, limits.Background, limits.Patient = n, n, n
+		limits.UploadBytes = int64(n) << 20
+	}
+	a.budget = graph.NewBudget(limits)
 	a.graph = graph.New(graph.Options{
 		BaseURL: cred.Graph(), User: m.Address, Tokens: b.tokens.Source(cred),
 		HTTPClient: b.cfg.HTTPClient, Logger: a.log, Budget: a.budget,

@@ -39,6 +39,10 @@ type Config struct {
 
 	Logger     *slog.Logger
 	HTTPClient *http.Client // nil for one with sane limits; tests and proxies set it
+
+	// RequestLimit is how many Graph calls an account may make in ten minutes; 0 for what Graph allows. Only tests
+	// against a simulator without limits set it: the configuration file has no key for it.
+	RequestLimit int
 }
 
 // MailboxConfig is one Microsoft 365 mailbox and the credential that reaches it.

@@ -30,6 +30,7 @@ type world struct {
 	backend *backend.Backend
 	server  *Server
 	logs    *logBuffer
+	limit   int // Graph calls; 0 for what the service allows
 }
 
 // passwordHash costs time to make and is the same for all.
@@ -81,6 +82,8 @@ func (w *world) serve(limits Limits) {
 		CacheBodies: 1 << 30,
 		Logger:      w.logs.logger(),
 		HTTPClient:  &http.Client{Transport: transport},
+
+		RequestLimit: w.limit,
 	})
 	if err != nil {
 		w.t.Fatal(err)
