@@ -28,6 +28,8 @@ var statusPage = template.Must(template.New("status.html").Funcs(template.FuncMa
 type Options struct {
 	// Accounts returns the state of each mailbox. It is called for every request and must not wait.
 	Accounts func() []backend.AccountState
+	// Warnings returns sentences for the status page about what will need a person soon; it must not wait. May be nil.
+	Warnings func() []string
 	Version  string
 	Logger   *slog.Logger // nil logs nothing
 }
@@ -184,8 +186,12 @@ func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
 	data := struct {
 		Version  string
 		Started  time.Time
+		Warnings []string
 		Accounts []row
 	}{Version: s.opts.Version, Started: s.started}
+	if s.opts.Warnings != nil {
+		data.Warnings = s.opts.Warnings()
+	}
 	for _, a := range s.accounts() {
 		data.Accounts = append(data.Accounts, row{a, usable(a)})
 	}

@@ -3,14 +3,11 @@ package main
 import (
 	"bufio"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -21,12 +18,13 @@ import (
 func loginCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "login",
-		Short: "Make, list and revoke the logins that mail programs use",
+		Short: "Make, list, change and revoke the logins that mail programs use",
 		Long: `Logins are Postern's own user names and passwords. Microsoft never sees them.
-They stand in the configuration file; a running server takes changes over on SIGHUP.`,
+They stand in the configuration file or in the state folder; a running server takes changes over by itself.`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(loginHashCommand(), loginAddCommand(), loginListCommand(), loginRevokeCommand())
+	cmd.AddCommand(loginHashCommand(), loginAddCommand(), loginListCommand(), loginShowCommand(), loginRevokeCommand(),
+		loginRenameCommand(), loginPasswdCommand(), loginUnlockCommand())
 	return cmd
 }
 
@@ -83,15 +81,19 @@ func readPassword(in io.Reader, prompt io.Writer) (string, error) {
 
 func loginAddCommand() *cobra.Command {
 	var l loginConfig
-	var fromStdin bool
+	var fromStdin, inState bool
+	var networks []string
 	cmd := &cobra.Command{
 		Use:   "add USERNAME",
-		Short: "Add a login to the configuration file and print its password",
-		Long: `Add writes a new login into the configuration file, comments and all else untouched,
-and prints a password made for it. The password is shown this once: the file holds only its hash.
-It has 16 letters and digits, none easily mistaken, because it may have to be typed at a printer.`,
+		Short: "Add a login and print its password",
+		Long: `Add writes a new login into the configuration file, comments and all else untouched, and prints a password
+made for it. With --state the login is kept in the state folder instead, for configuration files that nobody
+there may change. Either way a running server takes it over within seconds.
+
+The password is shown this once: only its hash is kept. It has 16 letters and digits, none easily
+mistaken, because it may have to be typed at a printer.`,
 		Example: `  postern login add -c postern.yaml alice@contoso.example
-  postern login add -c postern.yaml scanner --mailbox support@contoso.example --allow smtp --rewrite-from`,
+  postern login add -c postern.yaml scanner --mailbox support@contoso.example --allow smtp --rewrite-from --network 192.0.2.0/24`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
@@ -102,32 +104,26 @@ It has 16 letters and digits, none easily mistaken, because it may have to be ty
 			if l.Mailbox == "" {
 				l.Mailbox = l.Username
 			}
-			var password string
-			if fromStdin {
-				password, err = readPassword(cmd.InOrStdin(), cmd.ErrOrStderr())
-			} else {
-				password = newPassword()
+			for _, n := range networks {
+				p, err := parseNetwork(n)
+				if err != nil {
+					return fmt.Errorf("--network %q is no network: write it like 192.0.2.0/24 or 2001:db8::/32", n)
+				}
+				l.Networks = append(l.Networks, p)
 			}
+			password, err := choosePassword(cmd, fromStdin)
 			if err != nil {
 				return err
 			}
 			if l.PasswordHash, err = backend.HashPassword(password); err != nil {
 				return err
 			}
-			if err := editLogins(path, func(src []byte, c *configFile) ([]byte, error) {
-				if slices.ContainsFunc(c.Logins, func(o loginConfig) bool { return strings.EqualFold(o.Username, l.Username) }) {
-					return nil, fmt.Errorf("%s has a login %s already: revoke it first", path, l.Username)
-				}
-				return insertLogin(src, l)
-			}); err != nil {
+			where, err := addLogin(path, l, inState)
+			if err != nil {
 				return err
 			}
-			out := cmd.OutOrStdout()
-			fmt.Fprintf(out, "user name  %s\n", l.Username)
-			if !fromStdin {
-				fmt.Fprintf(out, "password   %s\n", password)
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Written to %s. %s\n", path, reloadHint)
+			printLogin(cmd, l.Username, password, fromStdin)
+			fmt.Fprintf(cmd.ErrOrStderr(), "Written to %s. %s\n", where, reloadHint)
 			return nil
 		},
 	}
@@ -137,13 +133,33 @@ It has 16 letters and digits, none easily mistaken, because it may have to be ty
 	f.StringSliceVar(&l.Shared, "shared", nil, "mailboxes it sees under Shared/")
 	f.StringSliceVar(&l.Allow, "allow", []string{"smtp", "imap"}, "what it may use")
 	f.StringSliceVar(&l.SendAs, "send-as", nil, "addresses it may send as besides its mailbox's")
+	f.StringSliceVar(&networks, "network", nil, "networks it may log in from (default: anywhere)")
 	f.BoolVar(&l.ReadOnly, "read-only", false, "may read but change nothing")
 	f.BoolVar(&l.RewriteFrom, "rewrite-from", false, "replace any sender by the mailbox's address")
-	f.BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input instead of making one")
+	f.BoolVar(&inState, "state", false, "keep it in the state folder instead of the configuration file")
+	addPasswordFlag(cmd, &fromStdin)
 	return cmd
 }
 
-const reloadHint = "A running server takes it over on SIGHUP: kill -HUP PID, or systemctl reload postern"
+func addPasswordFlag(cmd *cobra.Command, fromStdin *bool) {
+	cmd.Flags().BoolVar(fromStdin, "password-stdin", false, "read the password from standard input instead of making one")
+}
+
+func choosePassword(cmd *cobra.Command, fromStdin bool) (string, error) {
+	if fromStdin {
+		return readPassword(cmd.InOrStdin(), cmd.ErrOrStderr())
+	}
+	return newPassword(), nil
+}
+
+func printLogin(cmd *cobra.Command, name, password string, known bool) {
+	fmt.Fprintf(cmd.OutOrStdout(), "user name  %s\n", name)
+	if !known {
+		fmt.Fprintf(cmd.OutOrStdout(), "password   %s\n", password)
+	}
+}
+
+const reloadHint = "A running server takes it over within seconds."
 
 // newPassword returns 16 letters and digits, 80 bits of chance. Without capitals and
 // signs: the keyboards of devices make them hard to type, and some cannot store them.
@@ -155,95 +171,4 @@ func newPassword() string {
 		b[i] = letters[b[i]%byte(len(letters))]
 	}
 	return string(b)
-}
-
-func loginListCommand() *cobra.Command {
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the logins of the configuration file",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
-			c, err := readConfig(path, os.LookupEnv)
-			if c == nil {
-				return err
-			}
-			// Faults elsewhere do not hide who may log in.
-			if err != nil {
-				fmt.Fprintln(cmd.ErrOrStderr(), err)
-			}
-			return listLogins(cmd.OutOrStdout(), c.Logins, asJSON)
-		},
-	}
-	addConfigFlag(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
-}
-
-func listLogins(w io.Writer, logins []loginConfig, asJSON bool) error {
-	type row struct {
-		Username string   `json:"username"`
-		Mailbox  string   `json:"mailbox"`
-		Allow    []string `json:"allow"`
-		ReadOnly bool     `json:"read_only"`
-		Shared   []string `json:"shared"`
-		SendAs   []string `json:"send_as"`
-	}
-	rows := []row{}
-	for _, l := range logins {
-		rows = append(rows, row{l.Username, l.Mailbox, l.Allow, l.ReadOnly, append([]string{}, l.Shared...), append([]string{}, l.SendAs...)})
-	}
-	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(rows)
-	}
-	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(tw, "USER NAME\tMAILBOX\tMAY USE\tSHARED\tSEND AS")
-	for _, r := range rows {
-		may := strings.Join(r.Allow, ",")
-		if r.ReadOnly {
-			may += " (read only)"
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", r.Username, r.Mailbox, may, dash(r.Shared), dash(r.SendAs))
-	}
-	return tw.Flush()
-}
-
-func dash(s []string) string {
-	if len(s) == 0 {
-		return "-"
-	}
-	return strings.Join(s, ",")
-}
-
-func loginRevokeCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "revoke USERNAME",
-		Short: "Take a login out of the configuration file",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
-			if err := editLogins(path, func(src []byte, c *configFile) ([]byte, error) {
-				i := slices.IndexFunc(c.Logins, func(o loginConfig) bool { return strings.EqualFold(o.Username, args[0]) })
-				if i < 0 {
-					return nil, fmt.Errorf("%s has no login %s", path, args[0])
-				}
-				return removeLogin(src, i)
-			}); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Taken out of %s. %s; sessions that are open stay until they end.\n", path, reloadHint)
-			return nil
-		},
-	}
-	addConfigFlag(cmd)
-	return cmd
 }

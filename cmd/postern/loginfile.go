@@ -138,6 +138,51 @@ func removeLogin(src []byte, i int) ([]byte, error) {
 	return joinLines(lines), nil
 }
 
+// changeLoginLines returns src with the user name and password hash of its i-th login changed from those of old to those
+// of new: only the lines that hold them, so that all else stays as it was.
+func changeLoginLines(src []byte, i int, old, new loginConfig) ([]byte, error) {
+	key, err := loginsNode(src)
+	if err != nil {
+		return nil, err
+	}
+	n, ok := key.Value.(*ast.SequenceNode)
+	if !ok || i >= len(n.Values) || n.IsFlowStyle {
+		return nil, errNotBlock
+	}
+	item, ok := n.Values[i].(*ast.MappingNode)
+	if !ok || item.IsFlowStyle {
+		return nil, errNotBlock
+	}
+	lines := splitLines(src)
+	for _, pair := range item.Values {
+		var value string
+		switch name := pair.Key.GetToken().Value; {
+		case name == "username" && new.Username != old.Username:
+			value = new.Username
+		case name == "password_hash" && new.PasswordHash != old.PasswordHash:
+			value = new.PasswordHash
+		default:
+			continue
+		}
+		at := pair.Key.GetToken().Position
+		if lineOf(pair.Value) != at.Line || pair.Value.Type() != ast.StringType {
+			return nil, fmt.Errorf("line %d: the value is written over several lines: change it by hand", at.Line)
+		}
+		line := lines[at.Line-1]
+		column := pair.Value.GetToken().Position.Column - 1 // counted in letters
+		letters := []rune(line)
+		if column < 0 || column > len(letters) {
+			return nil, fmt.Errorf("line %d cannot be changed: change it by hand", at.Line)
+		}
+		rest, comment := string(letters[column:]), ""
+		if c := strings.Index(rest, " #"); c >= 0 && !strings.ContainsAny(rest[:1], `'"`) {
+			comment = rest[len(strings.TrimRight(rest[:c], " ")):]
+		}
+		lines[at.Line-1] = string(letters[:column]) + quote(value) + comment
+	}
+	return joinLines(lines), nil
+}
+
 func beginsItem(line string, indent int) bool {
 	return len(line) > indent && strings.TrimSpace(line[:indent]) == "" && line[indent] == '-'
 }
@@ -184,6 +229,11 @@ func loginLines(l loginConfig, indent string) []string {
 	if l.RewriteFrom {
 		add("rewrite_from", "true")
 	}
+	var networks []string
+	for _, n := range l.Networks {
+		networks = append(networks, n.String())
+	}
+	list("networks", networks)
 	return out
 }
 

@@ -169,3 +169,82 @@ func TestQuote(t *testing.T) {
 		}
 	}
 }
+
+// A new name or password changes the lines that hold them and nothing else.
+func TestChangeLogin(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "postern.yaml")
+	other := strings.Replace(someHash, "AAAA", "BBBB", 1)
+	src := headOfFile + "logins:\n  # first\n  - username: alice  # hers\n    mailbox: a@x.example\n    password_hash: " + someHash + "\n    networks: [192.0.2.0/24]\n" +
+		"  - username: 'Jürgen # 2'\n    password_hash: '" + someHash + "'\n    mailbox: a@x.example\n"
+	if err := os.WriteFile(path, []byte(src), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	change := func(name string, edit func(*loginConfig)) {
+		t.Helper()
+		if _, err := changeLogin(path, name, func(l *loginConfig) (*loginConfig, error) { edit(l); return l, nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change("ALICE", func(l *loginConfig) { l.Username = "o'neill" })
+	change("o'neill", func(l *loginConfig) { l.PasswordHash = other })
+	change("Jürgen # 2", func(l *loginConfig) { l.Username = "jurgen" })
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.NewReplacer("username: alice", "username: 'o''neill'", "'Jürgen # 2'", "jurgen").Replace(src)
+	want = strings.Replace(want, someHash, "'"+other+"'", 1)
+	if string(got) != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Logins of the state folder: made, listed, changed and taken away by the commands.
+func TestStateLoginCommands(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "postern.yaml")
+	if err := os.WriteFile(path, []byte(strings.Replace(headOfFile, "/tmp/x", "state", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run := func(args ...string) (string, error) {
+		cmd := rootCommand()
+		var out bytes.Buffer
+		cmd.SetArgs(append([]string{"login"}, append(args, "-c", path)...))
+		cmd.SetOut(&out)
+		cmd.SetErr(new(bytes.Buffer))
+		err := cmd.Execute()
+		return out.String(), err
+	}
+	out, err := run("add", "printer", "--state", "--mailbox", "a@x.example", "--allow", "smtp", "--network", "192.0.2.7")
+	if err != nil || !strings.Contains(out, "password   ") {
+		t.Fatal(out, err)
+	}
+	for _, tt := range []struct {
+		want string // in the output, or the error behind a !
+		args []string
+	}{
+		{"!already", []string{"add", "PRINTER", "--mailbox", "a@x.example"}},
+		{"!not among mailboxes", []string{"add", "x", "--state", "--mailbox", "b@x.example"}},
+		{"!no network", []string{"add", "x", "--state", "--mailbox", "a@x.example", "--network", "office"}},
+		{"state  -", []string{"list"}},
+		{"192.0.2.7/32", []string{"show", "printer"}},
+		{"!no login nobody", []string{"show", "nobody"}},
+		{"", []string{"rename", "printer", "scanner"}},
+		{"password   ", []string{"passwd", "scanner"}},
+		{`"place": "state"`, []string{"show", "scanner", "--json"}},
+		{"", []string{"unlock", "scanner"}},
+		{"!or write --all", []string{"unlock"}},
+		{"", []string{"revoke", "Scanner"}},
+		{"!no login scanner", []string{"revoke", "scanner"}},
+	} {
+		out, err := run(tt.args...)
+		want, fails := strings.CutPrefix(tt.want, "!")
+		if (err != nil) != fails || fails && !strings.Contains(err.Error(), want) || !fails && !strings.Contains(out, want) {
+			t.Errorf("login %v: %q, %v, want %q", tt.args, out, err, tt.want)
+		}
+	}
+	after, err := os.ReadFile(path)
+	if err != nil || !strings.HasPrefix(string(after), "# my file") || strings.Contains(string(after), "logins") {
+		t.Errorf("the configuration changed: %s, %v", after, err)
+	}
+}

@@ -52,6 +52,11 @@ has changed and needs a restart.`,
 			hup := make(chan os.Signal, 1)
 			signal.Notify(hup, syscall.SIGHUP)
 			defer signal.Stop(hup)
+			watching, stopWatching := context.WithCancel(ctx)
+			var watch sync.WaitGroup
+			watch.Go(func() { watchReload(watching, conf.folder(), hup) })
+			defer watch.Wait()
+			defer stopWatching()
 			return serve(ctx, conf, hup, cmd.OutOrStdout(), log)
 		},
 	}
@@ -157,7 +162,7 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 		f.server = imapd.New(imapd.Options{Backend: s.backend, TLSConfig: s.tlsConfig(f.conf), ImplicitTLS: f.conf.TLS == "implicit",
 			AllowPlainAuth: f.conf.AllowPlaintext, Limits: imapd.Limits{Message: cfg.MaxMessage}, Logger: log})
 	case "http":
-		f.server = httpd.New(httpd.Options{Accounts: s.states, Version: versionString(), Logger: log})
+		f.server = httpd.New(httpd.Options{Accounts: s.states, Warnings: s.warnings, Version: versionString(), Logger: log})
 	default:
 		err = fmt.Errorf("protocol %q is unknown", f.conf.Protocol)
 	}
@@ -168,6 +173,17 @@ func (s *server) states() []backend.AccountState {
 	var out []backend.AccountState
 	for _, a := range s.backend.Accounts() {
 		out = append(out, a.State())
+	}
+	return out
+}
+
+// warnings are what the status page says besides the mailboxes' states.
+func (s *server) warnings() []string {
+	var out []string
+	for _, e := range s.backend.Expiries() {
+		if w := e.Warning(time.Now()); w != "" {
+			out = append(out, w)
+		}
 	}
 	return out
 }
