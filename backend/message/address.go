@@ -94,7 +94,6 @@ type addressParser struct {
 	src                   string
 	pos                   int
 	inGroup               bool
-	finished              bool
 	noQuote, noComment    bool // an unfinished one was met: from here on the character is ordinary
 	peeked                addressToken
 	hasPeeked             bool

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 )
 
 // Field is one field of a header block.
@@ -145,6 +146,18 @@ func FieldValue(header []byte, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// FieldValues yields the values of all fields with the given name, unfolded and trimmed.
+func FieldValues(header []byte, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		s := fieldScanner{header: header}
+		for f, ok := s.next(); ok; f, ok = s.next() {
+			if equalFold(f.name, name) && !yield(unfold(f.body)) {
+				return
+			}
+		}
+	}
 }
 
 // FilterHeader returns the fields named or, with not, the others: raw bytes in the order written, ended by

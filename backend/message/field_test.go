@@ -26,6 +26,15 @@ func TestFields(t *testing.T) {
 	if v, ok := FieldValue([]byte(header), "SUBJECT"); v != "one two" || !ok {
 		t.Errorf("first subject: %q %v", v, ok)
 	}
+	var all []string
+	for v := range FieldValues([]byte("To: a\r\nCc: x\r\nTO : b\r\n c\r\nto: d\r\n\r\nTo: e\r\n"), "to") {
+		if all = append(all, v); v == "d" {
+			break
+		}
+	}
+	if got := strings.Join(all, "|"); got != "a|b c|d" {
+		t.Errorf("FieldValues = %q", got)
+	}
 	if _, ok := FieldValue([]byte("A: b\r\n\r\nC: d\r\n"), "c"); ok {
 		t.Error("a field was found in the body")
 	}
