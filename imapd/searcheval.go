@@ -34,14 +34,13 @@ type searchRow struct {
 	text   map[*searchKey]bool // of BODY and TEXT; nil: not read yet
 }
 
-// searchHeaders are the fields of one header block.
+// searchHeaders is one header block. Of its fields only those asked for are taken out.
 type searchHeaders struct {
-	raw    []byte
-	fields []message.Field
+	raw []byte
 }
 
 func newSearchHeaders(raw []byte) *searchHeaders {
-	return &searchHeaders{raw: raw, fields: message.Fields(raw)}
+	return &searchHeaders{raw: raw}
 }
 
 // searchEnv is what holds for all messages of one search.
@@ -174,17 +173,14 @@ func evalSent(k *searchKey, row *searchRow) tri {
 
 // headerHas reports whether one of the fields named has the text; an empty text is in every field.
 func (env *searchEnv) headerHas(h *searchHeaders, k *searchKey) bool {
-	for _, f := range h.fields {
-		if !strings.EqualFold(f.Name, k.field) {
-			continue
-		}
+	for value := range message.FieldValues(h.raw, k.field) {
 		if len(k.needle) == 0 {
 			return true
 		}
 		n := needles{want: [][]byte{k.needle}, found: []bool{false}, left: 1, buf: env.buf}
-		n.inField(message.DecodeWords(f.Value))
+		n.inField(message.DecodeWords(value))
 		if n.left > 0 && addressFields[strings.ToUpper(k.field)] {
-			n.inAddresses(f.Value)
+			n.inAddresses(value)
 		}
 		env.buf = n.buf
 		if n.left == 0 {
