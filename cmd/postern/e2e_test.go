@@ -192,6 +192,12 @@ var readyLine = regexp.MustCompile(`^(smtp|imap|http) listening on (\S+), tls (\
 // start runs the server and waits for the lines that say it is ready.
 func (r *rig) start() {
 	r.t.Helper()
+	r.startWith(new(sync.Mutex), 7)
+}
+
+// startWith is start for a server with so many listeners, whose addresses others read under mu.
+func (r *rig) startWith(mu *sync.Mutex, listeners int) {
+	r.t.Helper()
 	cmd := exec.Command(program(r.t), "serve", "--config", filepath.Join(r.dir, "postern.yaml"))
 	cmd.Env = append(os.Environ(), "E2E_SECRET="+sampleSecret)
 	r.races()
@@ -204,7 +210,8 @@ func (r *rig) start() {
 	if err := cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
-	r.cmd, r.addr = cmd, make(map[string]string)
+	addr := make(map[string]string)
+	r.cmd = cmd
 	ready := make(chan error, 1)
 	go func() {
 		lines := bufio.NewScanner(out)
@@ -214,8 +221,8 @@ func (r *rig) start() {
 				ready <- fmt.Errorf("server says %q", lines.Text())
 				return
 			}
-			r.addr[m[1]+"/"+m[3]] = m[2]
-			if n++; n == 7 {
+			addr[m[1]+"/"+m[3]] = m[2]
+			if n++; n == listeners {
 				ready <- nil
 				_, _ = io.Copy(io.Discard, out) // until it ends
 				return
@@ -232,6 +239,9 @@ func (r *rig) start() {
 		r.kill()
 		r.t.Fatalf("%v\n%s", err, r.log)
 	}
+	mu.Lock()
+	r.addr = addr
+	mu.Unlock()
 }
 
 // races fails the test if the server that has ended reported a data race.
