@@ -224,9 +224,9 @@ func TestQresync(t *testing.T) {
 	wantLines(t, c.ok(fmt.Sprintf("UID FETCH 2:3 (FLAGS) (CHANGEDSINCE %d VANISHED)", left)), "* VANISHED (EARLIER) 2:3")
 
 	// VANISHED instead of EXPUNGE, own and others' removals.
-	lines, tagged := c.do("UID STORE 1,6 +FLAGS.SILENT (\\Deleted)")
+	lines, _ = c.do("UID STORE 1,6 +FLAGS.SILENT (\\Deleted)")
 	wantLines(t, lines, "* 1 FETCH (UID 1 MODSEQ ({{\\d+}}))", "* 3 FETCH (UID 6 MODSEQ ({{\\d+}}))")
-	lines, tagged = c.do("UID EXPUNGE 1:6")
+	lines, tagged := c.do("UID EXPUNGE 1:6")
 	wantLines(t, lines, "* VANISHED 1,6")
 	if !matches("OK [HIGHESTMODSEQ {{\\d+}}] UID EXPUNGE completed", tagged) {
 		t.Error(tagged)

@@ -74,7 +74,6 @@ const (
 // searchParser reads the keys of a SEARCH.
 type searchParser struct {
 	d    *wire.Decoder
-	uid  bool
 	keys int
 }
 

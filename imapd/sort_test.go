@@ -1,7 +1,6 @@
 package imapd
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -152,7 +151,7 @@ func FuzzParseSort(f *testing.F) {
 			return
 		}
 		if len(req.keys) == 0 || req.key == nil {
-			t.Fatal(fmt.Sprintf("%+v", req))
+			t.Fatalf("%+v", req)
 		}
 		row := sortRow{keys: &headerKeys{}}
 		if compareRows(&row, &row, req.keys) != 0 {

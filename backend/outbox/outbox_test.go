@@ -616,7 +616,9 @@ func TestPrune(t *testing.T) {
 func TestIDsSort(t *testing.T) {
 	a := newID(time.UnixMilli(1_700_000_000_000))
 	b := newID(time.UnixMilli(1_700_000_000_001))
-	if a >= b || len(a) != 16 || newID(time.Now()) == newID(time.Now()) {
+	now := time.Now()
+	first, second := newID(now), newID(now)
+	if a >= b || len(a) != 16 || first == second {
 		t.Errorf("%s %s", a, b)
 	}
 }

@@ -221,16 +221,6 @@ func (d *database) row(ctx context.Context, dest []any, query string, args ...an
 	return notFound(st.QueryRowContext(ctx, args...).Scan(dest...))
 }
 
-// exists reports whether the query finds a row.
-func (d *database) exists(ctx context.Context, query string, args ...any) (bool, error) {
-	var one int
-	err := d.row(ctx, []any{&one}, query, args...)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 func notFound(err error) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrNotFound

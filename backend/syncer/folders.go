@@ -17,7 +17,7 @@ var (
 	ErrExists      = errors.New("a mailbox of that name exists")
 	ErrHasChildren = errors.New("the mailbox has mailboxes below it")
 	ErrSpecial     = errors.New("this is one of the mailbox's standard folders")
-	ErrBadName     = errors.New("Exchange cannot have a mailbox of that name")
+	ErrBadName     = errors.New("a mailbox of that name cannot be made in Exchange")
 	ErrOwnChild    = errors.New("a mailbox cannot be moved below itself")
 )
 
