@@ -215,7 +215,7 @@ func ReadLoginActivity(state string) (LoginActivity, error) {
 // Times between two looks at the state's logins, and between two writes of the activity.
 const (
 	stateLook  = time.Second
-	usesFlush  = 30 * time.Second
+	usesFlush  = 5 * time.Second
 	lockFlush  = time.Second
 	keepUnused = 365 * 24 * time.Hour // then a last use is forgotten
 )

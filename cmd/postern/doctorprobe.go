@@ -152,7 +152,11 @@ func clockFinding(theirs, ours time.Time) finding {
 	if skew < 0 {
 		skew, word = -skew, "behind"
 	}
-	detail := fmt.Sprintf("this machine's clock is %s %s Microsoft's", shortDuration(skew.Round(time.Second)), word)
+	precise := time.Second // as the hosts tell the time
+	if skew > maxSkew {
+		precise = time.Minute
+	}
+	detail := fmt.Sprintf("this machine's clock is %s %s Microsoft's", shortDuration(skew.Round(precise)), word)
 	remedy := "Set the clock: timedatectl set-ntp true, or the like. Sign-in by certificate, tokens and dates of mail go wrong with it."
 	switch {
 	case skew > maxSkew:

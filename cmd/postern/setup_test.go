@@ -1,0 +1,449 @@
+package main
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"postern/backend/graphsim"
+)
+
+// setupWorld is a simulated tenant, an empty folder, and the answers that lead to a working configuration.
+type setupWorld struct {
+	sim   *graphsim.Sim
+	dir   string
+	flags map[string]string
+}
+
+func newSetupWorld(t *testing.T) *setupWorld {
+	t.Helper()
+	sim := graphsim.New(graphsim.Options{})
+	sim.AddTenant(sampleTenant, sampleDomain)
+	sim.AddApp(sampleTenant, sampleClientID, sampleSecret, "Mail.ReadWrite", "Mail.Send")
+	sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: sampleUser, FullAccess: []string{sampleShared}})
+	sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: sampleShared})
+	sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: "ghost@contoso.example", NoMailbox: true})
+	srv := httptest.NewServer(sim)
+	t.Cleanup(srv.Close)
+	w := &setupWorld{sim: sim, dir: t.TempDir()}
+	secret := filepath.Join(w.dir, "secret.txt")
+	if err := os.WriteFile(secret, []byte(sampleSecret+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.flags = map[string]string{"config": filepath.Join(w.dir, "postern.yaml"), "tenant": sampleDomain, "client-id": sampleClientID, "client-secret-file": secret,
+		"mailbox": sampleUser, "shared": sampleShared, "login-url": srv.URL, "graph-url": srv.URL,
+		"smtp": freePort(t), "imap": freePort(t), "http": freePort(t)}
+	return w
+}
+
+// freePort returns an address that is free now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func (w *setupWorld) secret(t *testing.T, value string) {
+	t.Helper()
+	if err := os.WriteFile(w.flags["client-secret-file"], []byte(value), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setup runs setup without a dialogue.
+func (w *setupWorld) setup(extra ...string) (string, error) {
+	args := []string{"setup", "--no-input"}
+	for k, v := range w.flags {
+		if v != "" {
+			args = append(args, "--"+k, v)
+		}
+	}
+	return runPostern(nil, append(args, extra...)...)
+}
+
+func (w *setupWorld) doctor(extra ...string) (string, error) {
+	return runPostern(nil, append([]string{"doctor", "-c", w.flags["config"]}, extra...)...)
+}
+
+func runPostern(in io.Reader, args ...string) (string, error) {
+	cmd := rootCommand()
+	var out bytes.Buffer
+	cmd.SetArgs(args)
+	cmd.SetOut(&out)
+	cmd.SetErr(&out)
+	if in == nil {
+		in = strings.NewReader("")
+	}
+	cmd.SetIn(in)
+	err := cmd.Execute()
+	return out.String(), err
+}
+
+// Each wrong step is named by setup and by doctor in one sentence that says what to do.
+func TestWrongSteps(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		break_ func(t *testing.T, w *setupWorld)
+		what   string // is wrong
+		remedy string
+		exit   int  // of doctor
+		passes bool // setup goes on: it is only a warning, or its business is done
+	}{
+		{name: "nothing"},
+		{name: "wrong tenant", break_: func(t *testing.T, w *setupWorld) { w.flags["tenant"] = "fabrikam.example" },
+			what: "AADSTS90002", remedy: "check the directory id or domain name", exit: 2},
+		{name: "wrong application", break_: func(t *testing.T, w *setupWorld) { w.flags["client-id"] = "2c9b0c44-0000-4000-8000-00000000000f" },
+			what: "AADSTS700016", remedy: "check client_id and tenant", exit: 2},
+		{name: "wrong secret", break_: func(t *testing.T, w *setupWorld) { w.secret(t, "another") },
+			what: "AADSTS7000215", remedy: "use the secret's value, not its id", exit: 2},
+		{name: "expired secret", break_: func(t *testing.T, w *setupWorld) {
+			w.sim.AddExpiredSecret(sampleTenant, sampleClientID, "old")
+			w.secret(t, "old")
+		}, what: "AADSTS7000222", remedy: "create a new one", exit: 2},
+		{name: "missing consent", break_: func(t *testing.T, w *setupWorld) { w.sim.AddApp(sampleTenant, sampleClientID, "") },
+			what: "the token names no permission", remedy: "Grant the application permissions Mail.ReadWrite and Mail.Send with admin consent", exit: 2},
+		{name: "only sending", break_: func(t *testing.T, w *setupWorld) { w.sim.AddApp(sampleTenant, sampleClientID, "", "Mail.Send") },
+			what: "the app lacks Mail.ReadWrite", remedy: "Grant admin consent", exit: 2},
+		{name: "blocked mailbox", break_: func(t *testing.T, w *setupWorld) {
+			w.sim.BlockMailbox(sampleTenant, sampleClientID, sampleShared, true)
+		}, what: "an application access policy keeps the app out", remedy: "Add support@contoso.example to the group", exit: 2},
+		{name: "no mailbox", break_: func(t *testing.T, w *setupWorld) { w.flags["mailbox"] = "ghost@contoso.example" },
+			what: "there is no Exchange Online mailbox", remedy: "licence with Exchange Online", exit: 2},
+		{name: "no such user", break_: func(t *testing.T, w *setupWorld) { w.flags["mailbox"] = "nobody@contoso.example" },
+			what: "there is no Exchange Online mailbox", remedy: "Check the spelling", exit: 2},
+		{name: "clock off by an hour", break_: func(t *testing.T, w *setupWorld) { w.sim.SetClock(-time.Hour) },
+			what: "clock is 1h ahead of Microsoft's", remedy: "Set the clock", exit: 2, passes: true},
+		{name: "clock off, certificate", break_: func(t *testing.T, w *setupWorld) {
+			w.useCertificate(t, true)
+			w.sim.SetClock(-time.Hour)
+		}, what: "clock is 1h ahead of Microsoft's", remedy: "check this machine's clock", exit: 2},
+		{name: "certificate not uploaded", break_: func(t *testing.T, w *setupWorld) { w.useCertificate(t, false) },
+			what: "AADSTS700027", remedy: "the certificate is the one uploaded", exit: 2},
+		{name: "port taken", break_: func(t *testing.T, w *setupWorld) {
+			l, err := net.Listen("tcp", w.flags["smtp"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { l.Close() })
+			go func() { // says nothing that a mail server says
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return
+					}
+					c.Close()
+				}
+			}()
+		}, what: "taken by another program", remedy: "", exit: 2},
+		{name: "no network", break_: func(t *testing.T, w *setupWorld) { w.flags["login-url"] = "http://" + freePort(t) },
+			what: "cannot be reached", remedy: "Allow outgoing connections", exit: 2},
+		{name: "secret ends soon", break_: func(t *testing.T, w *setupWorld) {
+			w.flags["secret-expires"] = time.Now().Add(5 * 24 * time.Hour).Format(time.DateOnly)
+		}, what: "", remedy: "", exit: 1, passes: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			w := newSetupWorld(t)
+			if tt.break_ != nil {
+				tt.break_(t, w)
+			}
+			out, err := w.setup()
+			good := tt.break_ == nil || tt.passes
+			if (err == nil) != good {
+				t.Fatalf("setup: %v\n%s", err, out)
+			}
+			if err != nil {
+				out += err.Error()
+				if _, e := os.Stat(w.flags["config"]); e == nil {
+					t.Error("setup failed and wrote a configuration")
+				}
+				if o, err := w.setup("--skip-checks"); err != nil {
+					t.Fatalf("setup --skip-checks: %v\n%s", err, o)
+				}
+			}
+			oneLine(t, "setup", out, tt.what, tt.remedy)
+			out, err = w.doctor()
+			status := 0
+			if e, ok := errors.AsType[*exitError](err); ok {
+				status = e.status
+			}
+			if status != tt.exit {
+				t.Errorf("doctor ended with %d, want %d:\n%s", status, tt.exit, out)
+			}
+			oneLine(t, "doctor", out, tt.what, tt.remedy)
+			var report struct {
+				Status verdict
+				Checks []finding
+			}
+			out, _ = w.doctor("--json")
+			if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Checks) < 5 {
+				t.Errorf("doctor --json: %v\n%s", err, out)
+			}
+		})
+	}
+}
+
+// oneLine looks for what and, in the output as well, the remedy.
+func oneLine(t *testing.T, who, out, what, remedy string) {
+	t.Helper()
+	for _, want := range []string{what, remedy} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%s does not say %q:\n%s", who, want, out)
+		}
+	}
+}
+
+// useCertificate makes the app sign in by a new certificate, which the tenant knows or not.
+func (w *setupWorld) useCertificate(t *testing.T, uploaded bool) {
+	t.Helper()
+	cert, key, err := selfSigned("Postern", nil, time.Hour, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.flags["client-secret-file"], w.flags["certificate"], w.flags["key"] = "", filepath.Join(w.dir, "c.pem"), filepath.Join(w.dir, "k.pem")
+	if err := errors.Join(writeNew(w.flags["certificate"], cert, 0o600), writeNew(w.flags["key"], key, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if uploaded {
+		w.upload(t, cert)
+	}
+}
+
+func (w *setupWorld) upload(t *testing.T, data []byte) {
+	t.Helper()
+	block, _ := pem.Decode(data)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sim.AddCertificate(sampleTenant, sampleClientID, cert)
+}
+
+func TestDoctorFlags(t *testing.T) {
+	w := newSetupWorld(t)
+	if out, err := w.setup(); err != nil {
+		t.Fatal(err, out)
+	}
+	w.sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: "ceo@contoso.example"})
+	before, err := os.ReadFile(w.flags["config"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := w.doctor("--must-not-reach", "ceo@contoso.example")
+	oneLine(t, "doctor", out, "the app opens this mailbox", "RBAC for Applications")
+	if err == nil {
+		t.Error("an app that reaches too much is no failure")
+	}
+	w.sim.BlockMailbox(sampleTenant, sampleClientID, "ceo@contoso.example", true)
+	out, err = w.doctor("--must-not-reach", "ceo@contoso.example", "--send-test", sampleShared)
+	oneLine(t, "doctor", out, "refused, as it should be", "in the Inbox of "+sampleShared)
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if d := w.sim.Delivered(); len(d) != 1 {
+		t.Errorf("%d messages were sent", len(d))
+	}
+	if after, _ := os.ReadFile(w.flags["config"]); !bytes.Equal(before, after) {
+		t.Error("doctor changed the configuration")
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "state")); err == nil {
+		t.Error("doctor made the state folder")
+	}
+}
+
+// script answers questions as a person would: each answer is given when its question has been asked.
+type script struct {
+	mu      sync.Mutex
+	out     bytes.Buffer
+	steps   [][2]string // a piece of the output to wait for, and the answer
+	pending []byte
+	before  func(step int)
+	at      int
+	changed *sync.Cond
+}
+
+func (s *script) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.changed.Broadcast()
+	return s.out.Write(p)
+}
+
+// Read gives the next answer. Whoever reads has asked, so the question must be there.
+func (s *script) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.at >= len(s.steps) {
+		return 0, io.EOF
+	}
+	step := s.steps[s.at]
+	if !strings.Contains(s.out.String(), step[0]) {
+		return 0, errors.New("asked something else than " + step[0] + ":\n" + s.out.String())
+	}
+	s.out.Reset()
+	if s.before != nil {
+		s.before(s.at)
+	}
+	s.at++
+	return copy(p, step[1]+"\n"), nil
+}
+
+// The dialogue, with mistakes on the way: certificate made by setup, uploaded late, and a login renamed.
+func TestSetupDialogue(t *testing.T) {
+	t.Setenv("POSTERN_SETUP_ASK", "1")
+	w := newSetupWorld(t)
+	s := &script{steps: [][2]string{
+		{"Cloud [global]", ""}, {"Application (client) ID", "not an id"}, {"That is no id", sampleClientID}, {"Directory (tenant) ID", sampleClientID},
+		{"application's id again", sampleDomain}, {"Grant admin consent", ""}, {"Sign in by", "new-certificate"}, {"Upload certificate", ""},
+		{"AADSTS700027", "retry"}, {"Enter when uploaded", ""},
+		{"Mailbox: ", sampleUser}, {"messages in the Inbox", "nobody@contoso.example"}, {"Check the spelling", ""}, {"Mailbox: ", ""},
+		{"Shared mailbox: ", ""}, {"SMTP address", "nonsense"}, {"that is no host and port", w.flags["smtp"]},
+		{"IMAP address", w.flags["smtp"]}, {"used above already", w.flags["imap"]}, {"Status page address", "0.0.0.0:8025"}, {"loopback only", w.flags["http"]},
+		{"User name for", "alice"},
+	}}
+	s.changed = sync.NewCond(&s.mu)
+	s.before = func(step int) {
+		if s.steps[step][0] == "Enter when uploaded" {
+			cert, err := os.ReadFile(filepath.Join(w.dir, setupCertFile))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			w.upload(t, cert)
+		}
+	}
+	cmd := rootCommand()
+	cmd.SetArgs([]string{"setup", "-c", w.flags["config"], "--login-url", w.flags["login-url"], "--graph-url", w.flags["graph-url"]})
+	cmd.SetIn(s)
+	cmd.SetOut(s)
+	cmd.SetErr(s)
+	if err := cmd.Execute(); err != nil || s.at != len(s.steps) {
+		t.Fatalf("after %d answers: %v\n%s", s.at, err, s.out.String())
+	}
+	oneLine(t, "setup", s.out.String(), "user name  alice\n", "postern serve --config")
+	c, err := readConfig(w.flags["config"], testEnv)
+	if err != nil || len(c.Logins) != 1 || c.Credentials["contoso"].Certificate == "" || len(c.warnings) > 0 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for _, name := range []string{"postern.yaml", setupKeyFile} {
+		if info, err := os.Stat(filepath.Join(w.dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+	if out, err := w.doctor(); err != nil {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
+	// Leaving in the middle writes nothing.
+	s = &script{steps: [][2]string{{"Replace it", "y"}, {"Cloud", "china"}}}
+	s.changed = sync.NewCond(&s.mu)
+	before, _ := os.ReadFile(w.flags["config"])
+	cmd.SetIn(s)
+	cmd.SetOut(s)
+	if err := cmd.Execute(); !errors.Is(err, errEnd) {
+		t.Errorf("left: %v", err)
+	}
+	if after, _ := os.ReadFile(w.flags["config"]); !bytes.Equal(before, after) {
+		t.Error("the configuration changed")
+	}
+}
+
+// Answers from a file; a device code; listeners for other machines.
+func TestSetupAnswers(t *testing.T) {
+	w := newSetupWorld(t)
+	w.sim.AllowPublicClient(sampleTenant, sampleClientID)
+	w.sim.ConsentDelegated(sampleTenant, sampleClientID, "Mail.ReadWrite", "Mail.Send", "Mail.ReadWrite.Shared", "Mail.Send.Shared")
+	file := filepath.Join(w.dir, "answers.yaml")
+	text := "config: " + w.flags["config"] + "\ntenant: wrong.example\nclient_id: " + sampleClientID + "\nuser: " + sampleUser +
+		"\nmailbox: [" + sampleUser + "]\nshared: [" + sampleShared + "]\nsmtp: ':0'\nimap: ':0'\nhttp: " + w.flags["http"] +
+		"\nlogin_url: " + w.flags["login-url"] + "\ngraph_url: " + w.flags["graph-url"] + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := &approver{sim: w.sim}
+	cmd := rootCommand()
+	cmd.SetArgs([]string{"setup", "--answers", file, "--tenant", sampleDomain})
+	cmd.SetIn(strings.NewReader(""))
+	cmd.SetOut(out)
+	if err := cmd.Execute(); err != nil {
+		t.Fatalf("%v\n%s", err, out.text.String())
+	}
+	c, err := readConfig(w.flags["config"], testEnv)
+	if err != nil || c.Credentials["contoso"].DeviceCode != sampleUser || c.Listeners[0].TLS != "starttls" || c.TLS.Certificate == "" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	text2, err := w.doctor()
+	if err != nil || !strings.Contains(text2, "by device code as "+sampleUser) {
+		t.Errorf("doctor: %v\n%s", err, text2)
+	}
+	// Signing in again.
+	out.text.Reset()
+	cmd = rootCommand()
+	cmd.SetArgs([]string{"signin", "contoso", "-c", w.flags["config"]})
+	cmd.SetOut(out)
+	if err := cmd.Execute(); err != nil || !strings.Contains(out.text.String(), "Signed in as "+sampleUser) {
+		t.Errorf("signin: %v\n%s", err, out.text.String())
+	}
+	for _, tt := range []struct{ answers, want string }{{"colour: red\n", "unknown key colour"}, {"tenant: [a]\n", "a single value"}} {
+		if err := os.WriteFile(file, []byte(tt.answers), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := runPostern(nil, "setup", "--answers", file); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%q: %v", tt.answers, err)
+		}
+	}
+	if _, err := runPostern(nil, "setup", "--no-input", "-c", filepath.Join(w.dir, "new.yaml")); err == nil || !strings.Contains(err.Error(), "--client-id is missing") {
+		t.Errorf("without answers: %v", err)
+	}
+}
+
+// approver is a user who enters each code that is shown.
+type approver struct {
+	sim  *graphsim.Sim
+	text bytes.Buffer
+}
+
+func (a *approver) Write(p []byte) (int, error) {
+	if _, rest, ok := strings.Cut(string(p), "enter the code "); ok {
+		code, _, _ := strings.Cut(rest, ".")
+		a.sim.ApproveDevice(code, sampleUser)
+	}
+	return a.text.Write(p)
+}
+
+func TestSetupScript(t *testing.T) {
+	for _, kind := range []string{"az", "powershell", "msgraph"} {
+		out, err := runPostern(nil, "setup", "--print-script", kind, "--group", "mail@contoso.example", "--certificate", "app.pem")
+		if err != nil {
+			t.Error(err)
+		}
+		for _, want := range []string{"e2a3a72e-5f79-4c64-b1b1-878b674786c9", "b633e1c5-b582-4048-a93e-9f11b44c7e96", "mail@contoso.example", "app.pem",
+			"New-ManagementRoleAssignment", "New-ManagementScope", "New-ServicePrincipal", "New-ApplicationAccessPolicy", "Test-ServicePrincipalAuthorization"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s lacks %s", kind, want)
+			}
+		}
+		if strings.Contains(out, "@EXCHANGE@") || strings.Contains(out, "@GROUP@") || strings.Contains(out, "@CERTIFICATE@") {
+			t.Errorf("%s has a gap left", kind)
+		}
+	}
+	for _, args := range [][]string{{"--print-script", "bash"}, {"--print-script", "az", "--group", "x@y'; rm"}, {"--print-script", "az", "--certificate", "$(id)"}} {
+		if _, err := runPostern(nil, append([]string{"setup"}, args...)...); err == nil {
+			t.Errorf("%v was taken", args)
+		}
+	}
+}
