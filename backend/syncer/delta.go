@@ -102,21 +102,23 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	}
 	rows, gone := deltaRows(page)
 	// What is being moved out by a client goes with flags, header and text when the move is recorded. Taking it away
-	// before would lose those.
+	// before would lose those. A row of one that is there may mean that it has come back already: the move, when it is
+	// recorded, takes it away all the same, and the row must come again after that.
 	s.mu.Lock()
-	n := len(gone)
 	gone = slices.DeleteFunc(gone, func(id store.GraphID) bool { return s.moving[id] > 0 })
-	leaving := len(gone) < n
+	leaving := slices.ContainsFunc(page, func(m graph.Message) bool { return s.moving[store.GraphID(m.ID)] > 0 })
+	// Looked at before the rows are applied: whoever has made a message that they tell of is at work now, and may record
+	// it at any time.
+	writers := f.creating > 0
 	s.mu.Unlock()
 	ch, err := s.apply(ctx, f.id, rows, gone, nil)
 	if err != nil {
 		return false, false, err
 	}
 	changed = !ch.Empty() || len(ch.Unknown) > 0
-	s.mu.Lock()
-	creating := f.creating > 0 && len(ch.Unknown) > 0
-	s.mu.Unlock()
-	late = leaving || creating
+	creating := writers && len(ch.Unknown) > 0
+	// A removal of a message that is not known may be that of one just being made here, which is recorded afterwards.
+	late = leaving || creating || writers && len(gone) > len(ch.Removed)
 	known := s.foreign(page, ch.Unknown)
 	read := known
 	if !creating {
