@@ -164,7 +164,13 @@ func (s *Syncer) Delete(ctx context.Context, name string) error {
 	if err := s.o.Graph.DeleteFolder(ctx, string(row.GraphID)); err != nil && !graph.IsNotFound(err) {
 		return fmt.Errorf("delete folder: %w", err)
 	}
-	if err := s.editTree(ctx, func(l *layout) { delete(l.nodes, string(row.GraphID)) }); err != nil {
+	err = s.editTree(ctx, func(l *layout) {
+		// A round that ran at the same time may have seen it below Deleted Items already, and none will tell again.
+		if l.nodes[string(row.GraphID)].Parent == string(row.ParentGraphID) {
+			delete(l.nodes, string(row.GraphID))
+		}
+	})
+	if err != nil {
 		return err
 	}
 	s.askTree() // it comes back below Deleted Items
