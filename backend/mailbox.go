@@ -43,8 +43,19 @@ func (a *Account) Open(ctx context.Context, name string, readOnly bool) (*Mailbo
 		a.syncer.Closed(row.ID)
 		m.view.leave(m)
 	})
+	if a.syncer.Stale(row.ID, openAge) {
+		// Programs that look in every few minutes would otherwise see today what came before they looked in last.
+		if err := m.Refresh(ctx); err != nil {
+			m.Close()
+			return nil, translate("open mailbox", err)
+		}
+	}
 	return m, nil
 }
+
+// openAge is how old the last news of a folder may be when somebody opens it; when they are older, Open waits for some as
+// Refresh does.
+const openAge = 15 * time.Second
 
 // Message is what the replica knows about a message without its content.
 type Message struct {

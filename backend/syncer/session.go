@@ -107,6 +107,14 @@ func (s *Syncer) Refresh(ctx context.Context, id store.FolderID) error {
 	return s.awaitLocked(ctx, &f.task, true)
 }
 
+// Stale reports whether no delta round of the folder has ended within age, though rounds work.
+func (s *Syncer) Stale(id store.FolderID, age time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f := s.folders[id]
+	return f != nil && f.fails == 0 && time.Since(f.ended) > age
+}
+
 // RefreshNow waits for a delta round of the folder that begins now.
 func (s *Syncer) RefreshNow(ctx context.Context, id store.FolderID) error {
 	s.mu.Lock()
