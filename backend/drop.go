@@ -72,6 +72,11 @@ func DropMessage(dir string, env Envelope, message io.Reader, max int64) (queueI
 			os.Remove(temp)
 		}
 	}()
+	// In a folder for all users the server is another user than we are. It lets nobody list it, and names cannot be guessed
+	// in the second that a file is there.
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm()&0o002 != 0 {
+		_ = f.Chmod(0o644) // if not, the server says that it cannot read it
+	}
 	w := bufio.NewWriterSize(f, 64<<10)
 	w.Write(append(head, '\n'))
 	n, err := io.Copy(w, io.LimitReader(message, max+1))

@@ -312,6 +312,13 @@ func TestDrop(t *testing.T) {
 	if len(refused) != 4 {
 		t.Errorf("refused: %v", refused)
 	}
+	if err := os.Chmod(cfg.Drop.Dir, 0o733|os.ModeSticky); err != nil {
+		t.Fatal(err)
+	}
+	shared := filepath.Join(cfg.Drop.Dir, drop("\nx\n")+".msg")
+	if info, err := os.Stat(shared); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("in a folder for all: %v, %v", info, err)
+	}
 	if _, err := DropMessage(cfg.Drop.Dir, envelope(bob), strings.NewReader(strings.Repeat("x", 2<<20)), 1<<20); KindOf(err) != TooLarge {
 		t.Errorf("too large: %v", err)
 	}
