@@ -366,6 +366,24 @@ func whatToChange(err error) string {
 	return "retry"
 }
 
+// giveToService gives what a sign-in has stored the owner of the state folder: root may have signed in for the service.
+func giveToService(state string) error {
+	like, err := os.Stat(state)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(filepath.Join(state, "tokens"), func(name string, _ os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(keepOwner(f, like), f.Close())
+	})
+}
+
 // signinCommand lets the user of a device code credential sign in, again or for the first time.
 func signinCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -397,6 +415,9 @@ A running server uses it with its next try.`,
 			if err := token.SignInByDevice(cmd.Context(), p.client, cred, func(d token.DevicePrompt) { showPrompt(say, cred.Delegated.User, d) }); err != nil {
 				detail, remedy := explainSignIn(err, cred)
 				return fmt.Errorf("%s. %s", detail, remedy)
+			}
+			if err := giveToService(c.folder()); err != nil {
+				return err
 			}
 			tok, err := p.signIn(cmd.Context(), cred)
 			if err != nil {
