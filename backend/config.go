@@ -17,6 +17,7 @@ import (
 type Config struct {
 	State       string                      // folder for databases, spool and bodies; created with mode 0700
 	Credentials map[string]token.Credential // by the name mailboxes use
+	ExpiryMail  string                      // mailbox into whose Inbox warnings of a credential's end are put; "" for none
 	Mailboxes   []MailboxConfig
 	Logins      []LoginConfig
 

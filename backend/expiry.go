@@ -3,10 +3,16 @@ package backend
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
+	"mime"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,6 +117,7 @@ const expiryLook = time.Hour
 // watchExpiry warns of credentials that end soon, once at the start and at each step nearer, until ctx ends.
 func (b *Backend) watchExpiry(ctx context.Context) {
 	told := make(map[string]int)
+	mailed := b.mailedBefore()
 	var asked time.Time
 	tick := time.NewTicker(expiryLook)
 	defer tick.Stop()
@@ -122,10 +129,18 @@ func (b *Backend) watchExpiry(ctx context.Context) {
 		for _, e := range b.Expiries() {
 			now := time.Now()
 			stage := e.stage(now)
+			if stage > mailed[e.Credential] && b.mailExpiry(ctx, e, now) {
+				mailed[e.Credential] = stage
+				b.rememberMailed(mailed)
+			}
 			if stage > told[e.Credential] {
 				b.log.Warn("credential expires", "credential", e.Credential, "what", e.What, "at", e.At.UTC(), "days", e.Days(now), "advice", e.Warning(now))
 			}
 			told[e.Credential] = stage // falls when a new end has become known
+			if stage < mailed[e.Credential] {
+				mailed[e.Credential] = stage
+				b.rememberMailed(mailed)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -133,6 +148,51 @@ func (b *Backend) watchExpiry(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// expiryMailFile remembers which warnings were mailed, so that a restart does not repeat them.
+const expiryMailFile = "expiry-mailed.json"
+
+func (b *Backend) mailedBefore() map[string]int {
+	out := make(map[string]int)
+	if b.cfg.ExpiryMail == "" {
+		return out
+	}
+	if data, err := os.ReadFile(filepath.Join(b.cfg.State, expiryMailFile)); err == nil {
+		_ = json.Unmarshal(data, &out) // damaged: one mail more
+	}
+	return out
+}
+
+func (b *Backend) rememberMailed(mailed map[string]int) {
+	if b.cfg.ExpiryMail == "" {
+		return
+	}
+	if err := writeState(filepath.Join(b.cfg.State, expiryMailFile), mailed); err != nil {
+		b.log.Warn("mailed warnings not remembered", "err", err)
+	}
+}
+
+// mailExpiry puts a warning into the Inbox of the mailbox meant for it, where it is created and not sent. It reports
+// whether that is done; after the end of the credential that serves the mailbox it cannot be.
+func (b *Backend) mailExpiry(ctx context.Context, e Expiry, now time.Time) bool {
+	if b.cfg.ExpiryMail == "" {
+		return false
+	}
+	a, ok := b.Account(b.cfg.ExpiryMail)
+	if !ok {
+		return false // the configuration's check has said so
+	}
+	text := e.Warning(now)
+	subject := fmt.Sprintf("Postern: the %s of credential %s ends on %s", e.What, mime.QEncoding.Encode("utf-8", e.Credential), e.At.UTC().Format(time.DateOnly))
+	msg := fmt.Sprintf("From: Postern <%s>\r\nTo: %s\r\nSubject: %s\r\nDate: %s\r\nMessage-ID: <expiry.%d.%d@postern.invalid>\r\nAuto-Submitted: auto-generated\r\n"+
+		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n%s\r\n",
+		a.Address(), a.Address(), subject, now.Format(time.RFC1123Z), e.At.Unix(), e.stage(now), text)
+	_, err := a.Deliver(ctx, "INBOX", nil, now, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(msg)), nil }, int64(len(msg)))
+	if err != nil && ctx.Err() == nil {
+		b.log.Warn("warning of a credential's end not mailed, will be tried again", "mailbox", a.Address(), "err", err)
+	}
+	return err == nil
 }
 
 // askEnds reads the application objects of those credentials that ask for it.

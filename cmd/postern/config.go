@@ -33,7 +33,8 @@ type config struct {
 
 	Cache cacheConfig `yaml:"cache"`
 
-	AllowReadableSecrets bool `yaml:"allow_readable_secrets"` // starts although others on this machine can read files with secrets
+	ExpiryMail           string `yaml:"expiry_mail"`            // mailbox that gets a mail before a credential ends
+	AllowReadableSecrets bool   `yaml:"allow_readable_secrets"` // starts although others on this machine can read files with secrets
 }
 
 // credentialConfig is an Entra app.

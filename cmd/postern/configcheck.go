@@ -30,6 +30,9 @@ func (c *configFile) check() {
 	}
 	mailboxes := c.checkMailboxes()
 	c.checkLogins(mailboxes)
+	if m := c.ExpiryMail; m != "" && !mailboxes[strings.ToLower(m)] {
+		c.errorf("expiry_mail", "%s is not among mailboxes", m)
+	}
 	c.checkListeners()
 	c.checkSMTPListeners(mailboxes)
 	c.checkSendmail(mailboxes)

@@ -81,6 +81,7 @@ var schemaText = map[string]string{
 	"queue.log_keep":                   "How long it is known what became of a message.",
 	"sendmail":                         "For postern sendmail.",
 	"tls":                              "Certificate of the listeners with TLS.",
+	"expiry_mail":                      "Mailbox that gets a mail 30, 14, 7 and 1 days before a credential ends.",
 	"allow_readable_secrets":           "Start although others on this machine can read files with secrets.",
 }
 

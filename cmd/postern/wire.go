@@ -17,6 +17,7 @@ func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
 	cfg := backend.Config{
 		State:         c.State,
 		Credentials:   make(map[string]token.Credential, len(c.Credentials)),
+		ExpiryMail:    c.ExpiryMail,
 		Logins:        c.logins(),
 		SendWait:      c.SMTP.Wait,
 		MaxMessage:    int64(c.SMTP.MaxMessage),
