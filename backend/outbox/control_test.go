@@ -286,3 +286,31 @@ func TestGather(t *testing.T) {
 		}
 	})
 }
+
+// What is owed for settled messages does not wait behind those that wait for the pace of sending.
+func TestNoticesPassTheBacklog(t *testing.T) {
+	x := newExchange()
+	bubble(t, x, Options{}, func(r *rig) {
+		t := r.t
+		x.mu.Lock()
+		x.delay = time.Hour
+		x.mu.Unlock()
+		var ids []string
+		for range 50 {
+			id, err := r.submit(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		synctest.Wait()
+		if _, err := Ask(t.Context(), other(r), ids[30], Bounce, ""); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(x.notices) != 1 || x.total() != 0 || !r.row(ids[30]).NextAttempt.IsZero() {
+			t.Errorf("notices %v, sent %d", x.notices, x.total())
+		}
+	})
+}

@@ -58,6 +58,7 @@ type Queue struct {
 type lane struct {
 	mailbox string
 	items   items
+	owed    items // settled messages with something left to do; these do not wait for the pace of sending
 	running int
 	waiting int           // items whose client waits
 	wake    chan struct{} // capacity 1
@@ -327,7 +328,11 @@ func (q *Queue) scheduleLocked(it *item) {
 		q.wg.Add(1)
 		go q.serve(q.run, l)
 	}
-	heap.Push(&l.items, it)
+	if it.notice {
+		heap.Push(&l.owed, it)
+	} else {
+		heap.Push(&l.items, it)
+	}
 	if it.waiter != nil {
 		l.waiting++
 	}
@@ -354,7 +359,7 @@ func (q *Queue) serve(ctx context.Context, l *lane) {
 	defer timer.Stop()
 	for {
 		q.mu.Lock()
-		if !q.running || len(l.items) == 0 && l.running == 0 {
+		if !q.running || len(l.items)+len(l.owed) == 0 && l.running == 0 {
 			if q.lanes[l.mailbox] == l {
 				delete(q.lanes, l.mailbox)
 			}
@@ -386,13 +391,23 @@ func (q *Queue) serve(ctx context.Context, l *lane) {
 
 // nextLocked takes the next item that may be tried now, or says how long to wait.
 func (q *Queue) nextLocked(l *lane) (*item, time.Duration) {
-	if len(l.items) == 0 || l.running >= q.opts.Parallel {
+	if l.running >= q.opts.Parallel {
 		return nil, time.Hour // poked when that changes
 	}
 	now := time.Now()
+	wait := time.Hour
+	if len(l.owed) > 0 {
+		if wait = l.owed[0].due.Sub(now); wait <= 0 {
+			l.running++
+			return heap.Pop(&l.owed).(*item), 0
+		}
+	}
+	if len(l.items) == 0 {
+		return nil, wait
+	}
 	head := l.items[0]
 	if d := head.due.Sub(now); d > 0 {
-		return nil, d
+		return nil, min(d, wait)
 	}
 	if d := q.opts.Sender.Delay(l.mailbox); d > 0 {
 		// Clients do not wait for the pace.
@@ -403,7 +418,7 @@ func (q *Queue) nextLocked(l *lane) (*item, time.Duration) {
 				l.waiting--
 			}
 		}
-		return nil, max(d, 10*time.Millisecond)
+		return nil, min(max(d, 10*time.Millisecond), wait)
 	}
 	heap.Pop(&l.items)
 	if head.waiter != nil {

@@ -3,6 +3,7 @@ package outbox
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"time"
 )
 
@@ -35,6 +36,9 @@ func (q *Queue) notice(ctx context.Context) {
 		for _, it := range l.items {
 			waiting[it.id] = it
 		}
+		for _, it := range l.owed {
+			waiting[it.id] = it
+		}
 	}
 	touched := make(map[*lane]bool)
 	for i := range rows {
@@ -44,12 +48,25 @@ func (q *Queue) notice(ctx context.Context) {
 			q.addLocked(&item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt, notice: finished(r)})
 			continue
 		}
-		it.due, it.notice = r.NextAttempt, finished(r)
-		touched[q.lanes[it.mailbox]] = true
+		l := q.lanes[it.mailbox]
+		touched[l] = true
+		it.due = r.NextAttempt
+		if finished(r) && !it.notice {
+			// Given up by a person: it is taken out of those to be sent.
+			it.notice = true
+			l.items = slices.DeleteFunc(l.items, func(o *item) bool { return o == it })
+			l.owed = append(l.owed, it)
+			if it.waiter != nil {
+				it.waiter.accept()
+				it.waiter = nil
+				l.waiting--
+			}
+		}
 	}
 	// What was held or taken out stays in the schedule until its time comes, and is found not claimable then.
 	for l := range touched {
 		heap.Init(&l.items)
+		heap.Init(&l.owed)
 		l.poke()
 	}
 }
