@@ -327,3 +327,27 @@ func FuzzParseCertificate(f *testing.F) {
 		}
 	})
 }
+
+func TestSecretEnd(t *testing.T) {
+	sim, cred, base := world(t)
+	sim.AddApp("tenant", "app", "first-secret", "Mail.ReadWrite")
+	cred.ClientSecret = "first-secret"
+	m := NewManager(nil, nil)
+	defer m.Close()
+	if _, err := m.SecretEnd(t.Context(), cred); !errors.Is(err, ErrMayNotAsk) {
+		t.Errorf("without the permission: %v", err)
+	}
+	sim.AddApp("tenant", "app", "", "Mail.ReadWrite", "Application.Read.All")
+	again := NewManager(nil, nil)
+	defer again.Close()
+	if end, err := again.SecretEnd(t.Context(), cred); err != nil || !end.IsZero() {
+		t.Errorf("a secret without end: %v, %v", end, err)
+	}
+	sim.AddExpiredSecret("tenant", "app", "old-secret")
+	cred.GraphURL = base
+	stale := cred
+	stale.ClientSecret = "old-secret"
+	if _, err := again.SecretEnd(t.Context(), stale); err == nil {
+		t.Error("an expired secret signed in")
+	}
+}
