@@ -105,7 +105,13 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		return err
 	}
 	defer kept.discard(ctx)
+	known := false
 	err = s.Commit(func() ([]store.Changes, error) {
+		// A client that is just appending the message may have been quicker: its bytes stay.
+		if b, err := s.o.Store.Body(ctx, m.ID); err == nil {
+			known = true
+			return nil, b.Close()
+		}
 		ch, err := kept.attach(ctx, m.ID)
 		if err == nil {
 			// From here on header and text say the same.
@@ -113,7 +119,7 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		}
 		return []store.Changes{ch}, err
 	})
-	if err == nil {
+	if err == nil && !known {
 		s.announceHeaders([]store.HeaderRow{{ID: m.ID, Header: header}}, m.Folder)
 	}
 	return err

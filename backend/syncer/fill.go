@@ -70,6 +70,15 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 //
 // Clients are let in when the list is complete.
 func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
+	// The listing begins in the store before Graph is asked, or before clients are let in: what they append from then on
+	// is not in the pages that have come already, and must not be taken for something that is gone.
+	var r *store.Relist
+	var err error
+	if row.Fill == store.FillDone {
+		if r, err = s.o.Store.Relist(ctx, f.id); err != nil {
+			return err
+		}
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	type enumerated struct {
 		rows []store.Remote
@@ -96,14 +105,14 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 		return nil // the list is worth finishing even if delta is refused
 	})
 	if row.Fill != store.FillDone {
-		if err := s.list(gctx, f, row); err != nil {
-			g.Go(func() error { return err }) // ends the other walk
-			_ = g.Wait()
-			return err
+		err = s.list(gctx, f, row)
+		if err == nil {
+			r, err = s.o.Store.Relist(ctx, f.id)
 		}
-		s.markFilled(f)
+		if err == nil {
+			s.markFilled(f)
+		}
 	}
-	r, err := s.o.Store.Relist(ctx, f.id)
 	if err == nil {
 		for p := range pages {
 			var sync *store.SyncUpdate
@@ -116,7 +125,7 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 		}
 	}
 	if err != nil {
-		g.Go(func() error { return err })
+		g.Go(func() error { return err }) // ends the other walk
 		_ = g.Wait()
 		return err
 	}
