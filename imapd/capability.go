@@ -8,8 +8,8 @@ import (
 // capabilities after login. Nothing is in here that does not fully work. Not
 // offered on purpose: CRAM-MD5, which needs clear passwords, and XOAUTH2, which
 // some clients pick by themselves and then fail.
-const capabilities = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE UIDPLUS MOVE IDLE UNSELECT NAMESPACE LIST-EXTENDED" +
-	" LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE CHILDREN STATUS=SIZE CONDSTORE QRESYNC MULTIAPPEND" +
+const capabilities = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE UIDPLUS MOVE IDLE UNSELECT NAMESPACE LIST-EXTENDED" +
+	" LIST-STATUS SPECIAL-USE CREATE-SPECIAL-USE CHILDREN STATUS=SIZE CONDSTORE QRESYNC MULTIAPPEND UTF8=ACCEPT" +
 	" ESEARCH SEARCHRES WITHIN BINARY OBJECTID PREVIEW SORT SORT=DISPLAY ESORT THREAD=ORDEREDSUBJECT THREAD=REFERENCES"
 
 // capabilities returns what the client may use in the present state.
@@ -24,7 +24,7 @@ func (s *session) capabilities() string {
 		sb.WriteString(strconv.FormatInt(s.limits.Message, 10))
 		return sb.String()
 	}
-	sb.WriteString("IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE")
+	sb.WriteString("IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE IDLE")
 	if s.canStartTLS() {
 		sb.WriteString(" STARTTLS")
 	}
