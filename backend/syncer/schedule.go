@@ -173,12 +173,24 @@ func (s *Syncer) folderDone(f *folder, changed bool, err error) {
 	s.pokeIdle()
 }
 
+// quietEvery is how often a quiet folder is polled when so many are open: as often as any, until all together would take
+// too much of the mailbox's budget.
+func quietEvery(poll time.Duration, open int) time.Duration {
+	return max(poll, time.Duration(open)*pollShare)
+}
+
 // scheduleLocked sets the time of the next delta round.
 func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 	if changed {
 		f.every = s.o.Poll
 	} else {
-		f.every = min(f.every+f.every/4, quietFactor*s.o.Poll)
+		open := 0
+		for _, g := range s.folders {
+			if g.opens > 0 {
+				open++
+			}
+		}
+		f.every = min(f.every+f.every/4, quietEvery(s.o.Poll, open))
 	}
 	d := f.every
 	if f.opens == 0 {
