@@ -141,6 +141,16 @@ func (s *session) tellKeywords() {
 	}
 }
 
+// flagsToTell appends the flags of a message for a response that is about to begin.
+// Keywords that came into use this moment are told in FLAGS first.
+func (s *session) flagsToTell(dst []imap.Flag, msg *backend.Message) []imap.Flag {
+	dst = s.view.appendFlags(dst, msg)
+	if s.view.learnKeywords(dst) {
+		s.tellFlagNames()
+	}
+	return dst
+}
+
 // tellFlags tells the flags of messages, ascending, and with CONDSTORE their
 // mod-sequences. Those that are gone are left out.
 func (s *session) tellFlags(uids []imap.UID) { s.tellState(uids, 0, true) }
@@ -166,12 +176,14 @@ func (s *session) tellState(uids []imap.UID, since uint64, withFlags bool) {
 		if i += n; !found || msg.ModSeq <= since {
 			return s.enc.Err() == nil
 		}
+		if withFlags {
+			flags = s.flagsToTell(flags[:0], msg)
+		}
 		s.enc.Raw("* ").Num(uint64(i + 1)).Raw(" FETCH (UID ").Num(uint64(msg.UID))
 		if s.enabled.condstore {
 			s.enc.Raw(" MODSEQ (").Num(msg.ModSeq).Byte(')')
 		}
 		if withFlags {
-			flags = v.appendFlags(flags[:0], msg)
 			s.enc.Raw(" FLAGS ").Flags(flags)
 		}
 		s.enc.Byte(')').CRLF()

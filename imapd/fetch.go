@@ -257,7 +257,7 @@ func (f *fetcher) note(err error) {
 func (f *fetcher) write(row *fetchRow) error {
 	newlySeen := f.setsSeen && !row.msg.HasFlag(imap.FlagSeen)
 	if f.tellsFlags || newlySeen {
-		f.flags = f.s.view.appendFlags(f.flags[:0], &row.msg)
+		f.flags = f.s.flagsToTell(f.flags[:0], &row.msg)
 		if newlySeen {
 			f.flags = append(f.flags, imap.FlagSeen)
 		}

@@ -132,11 +132,9 @@ const systemFlags = `\Answered \Flagged \Deleted \Seen \Draft`
 func (s *session) tellFlagNames() {
 	v := s.view
 	var keywords strings.Builder
-	for _, k := range v.mbox.Keywords() {
-		if v.keywords[imap.Flag(strings.ToLower(string(k)))] {
-			keywords.WriteByte(' ')
-			keywords.WriteString(string(k))
-		}
+	for _, k := range v.keywordNames {
+		keywords.WriteByte(' ')
+		keywords.WriteString(string(k))
 	}
 	s.enc.Raw("* FLAGS (" + systemFlags).Raw(keywords.String()).Raw(")").CRLF()
 	if v.mbox.ReadOnly() {

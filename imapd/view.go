@@ -29,7 +29,10 @@ type view struct {
 	recentCount int         // of uids
 	noRecent    bool        // IMAP4rev2 has no \Recent; it is left for sessions that know it
 
-	keywords map[imap.Flag]bool // told in FLAGS, in lower case
+	// Keywords told in FLAGS, sorted, and the same in lower case. None is taken back while the mailbox is selected: the
+	// client may still believe that a message has one that is no longer in use.
+	keywordNames []imap.Flag
+	keywords     map[imap.Flag]bool
 
 	saved imap.UIDSet // the search result that "$" stands for; nil: none
 }
@@ -256,14 +259,26 @@ func (v *view) appendFlags(dst []imap.Flag, msg *backend.Message) []imap.Flag {
 // newKeywords takes the keywords in use, and reports whether there are some that
 // the client was not told of in FLAGS.
 func (v *view) newKeywords() bool {
-	unknown := false
-	for _, k := range v.mbox.Keywords() {
-		if key := imap.Flag(strings.ToLower(string(k))); wire.ValidAtom(string(k)) && !v.keywords[key] {
+	return v.learnKeywords(v.mbox.Keywords())
+}
+
+// learnKeywords notes those of flags that are keywords, and reports whether there are new ones.
+func (v *view) learnKeywords(flags []imap.Flag) bool {
+	known := len(v.keywordNames)
+	for _, k := range flags {
+		if strings.HasPrefix(string(k), `\`) {
+			continue
+		}
+		if key := imap.Flag(strings.ToLower(string(k))); !v.keywords[key] && wire.ValidAtom(string(k)) {
 			v.keywords[key] = true
-			unknown = true
+			v.keywordNames = append(v.keywordNames, k)
 		}
 	}
-	return unknown
+	if len(v.keywordNames) == known {
+		return false
+	}
+	slices.Sort(v.keywordNames)
+	return true
 }
 
 // selected returns the messages that set means to a command. Sequence numbers
