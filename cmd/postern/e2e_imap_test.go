@@ -38,7 +38,33 @@ var imapClients = []imapClient{
 	{"imapflow", "node", func(r *rig, t *testing.T, user string) (string, error) {
 		return r.node(t, "imap.js", r.port("imap/none"), user, e2ePassword)
 	}, true},
+	{"imap_tools", "python3", scripted("python3", "imap_tools_client.py", "import imap_tools"), true},
+	{"mail_imapclient", "perl", scripted("perl", "mail_imapclient.pl", "use Mail::IMAPClient;"), true},
+	{"net_imap", "ruby", scripted("ruby", "net_imap.rb", `require "net/imap"`), true},
 	{"mutt", "mutt", muttIMAP, false},
+}
+
+// scripted runs one of testdata with an interpreter that has the library; probe is a program that needs it.
+func scripted(interpreter, file, probe string) func(*rig, *testing.T, string) (string, error) {
+	return func(r *rig, t *testing.T, user string) (string, error) {
+		// Distributions keep their libraries with their own interpreter, which need not come first in the path.
+		run := interpreter
+		if own := "/usr/bin/" + interpreter; exec.Command(own, "--version").Run() == nil {
+			run = own
+		}
+		flag := "-e"
+		if interpreter == "python3" {
+			flag = "-c"
+		}
+		if out, err := r.run(nil, run, flag, probe); err != nil {
+			t.Skipf("%s lacks the library: %s", run, out)
+		}
+		path, err := filepath.Abs(filepath.Join("testdata", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.run(nil, run, path, r.port("imap/none"), user, e2ePassword)
+	}
 }
 
 func curlIMAP(r *rig, t *testing.T, user string) (string, error) {
