@@ -271,7 +271,6 @@ type script struct {
 	mu      sync.Mutex
 	out     bytes.Buffer
 	steps   [][2]string // a piece of the output to wait for, and the answer
-	pending []byte
 	before  func(step int)
 	at      int
 	changed *sync.Cond
