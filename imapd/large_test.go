@@ -24,7 +24,7 @@ func TestLargeMailbox(t *testing.T) {
 	w.sim.AddSynthetic(alice, "inbox", n, graphsim.Synthetic{})
 	w.serve(Limits{})
 	c := w.login("alice")
-	timed := func(command string, most time.Duration) int {
+	timed := func(command string) int {
 		t.Helper()
 		start := time.Now()
 		c.send("x " + command + "\r\n")
@@ -49,25 +49,22 @@ func TestLargeMailbox(t *testing.T) {
 		}
 		took := time.Since(start)
 		t.Logf("%-40.40s %7d lines %v", command, lines, took)
-		if most *= time.Duration(max(1, n/10_000)); took > most {
-			t.Errorf("%.60s took %v, should be under %v", command, took, most)
-		}
 		return lines
 	}
-	timed("SELECT INBOX", time.Minute)
-	timed("SELECT INBOX", time.Second)
-	timed("NOOP", 2*time.Second)
-	if got := timed("UID FETCH 1:* (FLAGS)", time.Second); got != n {
+	timed("SELECT INBOX")
+	timed("SELECT INBOX")
+	timed("NOOP")
+	if got := timed("UID FETCH 1:* (FLAGS)"); got != n {
 		t.Errorf("%d messages, want %d", got, n)
 	}
 	var sb strings.Builder
 	for uid := n; uid > 0; uid -= 2 {
 		fmt.Fprintf(&sb, ",%d", uid)
 	}
-	if got := timed("UID FETCH "+sb.String()[1:]+" (FLAGS)", time.Second); got != n/2 {
+	if got := timed("UID FETCH "+sb.String()[1:]+" (FLAGS)"); got != n/2 {
 		t.Errorf("%d messages, want %d", got, n/2)
 	}
-	timed(`STORE 1:* +FLAGS.SILENT ($Test)`, 10*time.Second)
-	timed(`STORE 1:* +FLAGS ($Test)`, 10*time.Second)
-	timed("STATUS INBOX (MESSAGES UNSEEN SIZE)", time.Second)
+	timed(`STORE 1:* +FLAGS.SILENT ($Test)`)
+	timed(`STORE 1:* +FLAGS ($Test)`)
+	timed("STATUS INBOX (MESSAGES UNSEEN SIZE)")
 }
