@@ -61,7 +61,7 @@ func TestLargeMailbox(t *testing.T) {
 	for uid := n; uid > 0; uid -= 2 {
 		fmt.Fprintf(&sb, ",%d", uid)
 	}
-	if got := timed("UID FETCH "+sb.String()[1:]+" (FLAGS)"); got != n/2 {
+	if got := timed("UID FETCH " + sb.String()[1:] + " (FLAGS)"); got != n/2 {
 		t.Errorf("%d messages, want %d", got, n/2)
 	}
 	timed(`STORE 1:* +FLAGS.SILENT ($Test)`)
