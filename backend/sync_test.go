@@ -398,3 +398,27 @@ func TestLargeMailbox(t *testing.T) {
 		}
 	}
 }
+
+// While a folder is walked through for the first time, which takes minutes with many messages, whoever asks for news
+// does not wait for the end of it.
+func TestRefreshDuringFirstFill(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddMessage(alice, "inbox", mail(1), graphsim.MessageSpec{})
+	// The enumeration that leads to the first delta link hangs.
+	inject(t, sim, graphsim.Fault{Path: "/messages/delta", Delay: time.Minute})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	begun := time.Now()
+	inbox := open(t, accountOf(t, b, alice), "INBOX")
+	for range 20 {
+		if err := inbox.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// 21 waits, Open's among them, would be 21 times refreshWait.
+	if took := time.Since(begun); took > 10*refreshWait {
+		t.Errorf("asking for news during the first fill took %v", took)
+	}
+	if sim.CountRequests(func(q graphsim.Request) bool { return strings.HasSuffix(q.Template, "/messages/delta") }) != 0 {
+		t.Error("the enumeration has ended: nothing was tested")
+	}
+}

@@ -70,6 +70,7 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 //
 // Clients are let in when the list is complete.
 func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
+	defer s.walk(f)()
 	// The listing begins in the store before Graph is asked, or before clients are let in: what they append from then on
 	// is not in the pages that have come already, and must not be taken for something that is gone.
 	var r *store.Relist
@@ -150,6 +151,17 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 	}
 	_, err = s.delta(ctx, f, row)
 	return err
+}
+
+// walk marks a run that walks through the whole folder, until what it returns is called.
+func (s *Syncer) walk(f *folder) func() {
+	set := func(on bool) {
+		s.mu.Lock()
+		f.walking = on
+		s.mu.Unlock()
+	}
+	set(true)
+	return func() { set(false) }
 }
 
 // list stores the folder's skeleton, oldest first.
@@ -245,6 +257,7 @@ func (s *Syncer) awaitWriters(ctx context.Context, f *folder) {
 
 // relistByList compares the folder with Graph's plain list.
 func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
+	defer s.walk(f)()
 	if _, ok := strings.CutPrefix(row.FillLink, deltaMark); ok {
 		if err := s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")}); err != nil {
 			return false, err

@@ -32,6 +32,7 @@ type folder struct {
 	opens    int
 	every    time.Duration
 	filled   bool // the skeleton is complete
+	walking  bool // the run under way walks through the whole folder, which takes minutes
 	active   bool // somebody has asked for it since it appeared, or it was filled before
 	creating int  // writes under way that make messages in here
 	late     bool // the last round left something out because a client is at work on it

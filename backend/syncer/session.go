@@ -91,7 +91,8 @@ func (s *Syncer) Closed(id store.FolderID) {
 	}
 }
 
-// Refresh waits for a delta round of the folder, unless one ended within the poll time.
+// Refresh waits for a delta round of the folder, unless one ended within the poll time. It does not wait for a walk
+// through the whole folder: what that finds is announced as it goes.
 func (s *Syncer) Refresh(ctx context.Context, id store.FolderID) error {
 	s.mu.Lock()
 	f := s.folders[id]
@@ -100,7 +101,7 @@ func (s *Syncer) Refresh(ctx context.Context, id store.FolderID) error {
 		return store.ErrNotFound
 	}
 	s.used = time.Now()
-	if f.err == nil && f.runs > 0 && time.Since(f.ended) < s.o.Poll {
+	if f.filled && f.walking || f.err == nil && f.runs > 0 && time.Since(f.ended) < s.o.Poll {
 		s.mu.Unlock()
 		return nil
 	}
