@@ -51,6 +51,7 @@ type Login struct {
 	SendAs      []string // addresses it may send as besides those of Account
 	RewriteFrom bool
 	sending
+	grant
 }
 
 // sending is how a login's messages are treated.
@@ -88,6 +89,7 @@ type logins struct {
 	users      map[string]*user // by folded user name
 	generation uint64           // of users; part of each MAC, so that nothing known of older ones holds
 	right      map[[32]byte]time.Time
+	sessions   map[*Session]struct{}
 }
 
 // newLogins prepares the configured logins and those of the state folder, which may be empty. It fails on configured ones
@@ -179,6 +181,7 @@ func (l *logins) buildLocked() {
 	l.users = users
 	l.generation++
 	clear(l.right)
+	l.revokeLocked()
 }
 
 // Authenticate checks a user name and password. The error is an *Error of kind
@@ -190,8 +193,8 @@ func (b *Backend) Authenticate(ctx context.Context, at Attempt) (*Login, error) 
 	return b.logins.authenticate(ctx, at)
 }
 
-// SetLogins replaces the logins while the backend runs. Sessions already logged
-// in stay. It fails, and changes nothing, if a login names a mailbox the backend was not made with.
+// SetLogins replaces the logins while the backend runs. Sessions already logged in
+// stay, but for those that have more than their login now gives; see Enter. It fails, and changes nothing, if a login names a mailbox the backend was not made with.
 func (b *Backend) SetLogins(cfg []LoginConfig) error {
 	return b.logins.set(cfg)
 }
@@ -241,16 +244,9 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	}
 	l.lockout.right(at.Remote, name)
 
-	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom, sending: u.sending()}
-	switch at.Protocol {
-	case "smtp":
-		ok = u.SMTP
-	case "imap":
-		ok = u.IMAP
-	default:
-		ok = false
-	}
-	if !ok {
+	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom, sending: u.sending(),
+		grant: grant{u, at.Protocol, at.Remote}}
+	if !u.mayUse(at.Protocol) {
 		return nil, refused(at.Username, at.Protocol+" is not allowed", "This login may not use "+strings.ToUpper(at.Protocol))
 	}
 	if selected != "" {

@@ -50,6 +50,9 @@ func (s *session) logIn(c *command, user, password string) error {
 		Password: password,
 		Remote:   s.remote,
 	})
+	if err == nil {
+		s.member, err = s.srv.opts.Backend.Enter(login, s.limits.PerLogin, s.revoke)
+	}
 	if err != nil {
 		if kind := backend.KindOf(err); kind != backend.AuthFailed && kind != backend.TooMany {
 			return err

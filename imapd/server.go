@@ -41,6 +41,7 @@ type Options struct {
 type Limits struct {
 	Connections      int           // at once; 2,000
 	ConnectionsPerIP int           // at once; 500
+	PerLogin         int           // connections of one login at once, over all servers of a backend; 100
 	LoginAttempts    int           // failed ones before the connection is closed; 5
 	Handshake        time.Duration // of TLS; 30 s
 	Login            time.Duration // from the start of the connection to a successful login; 60 s
@@ -64,6 +65,7 @@ func (l Limits) withDefaults() Limits {
 	}
 	set(&l.Connections, 2000)
 	set(&l.ConnectionsPerIP, 500)
+	set(&l.PerLogin, 100)
 	set(&l.LoginAttempts, 5)
 	wait(&l.Handshake, 30*time.Second)
 	wait(&l.Login, time.Minute)
@@ -194,9 +196,7 @@ func (s *Server) start(conn net.Conn) {
 		refuse = "* BYE [LIMIT] Too many connections from your address\r\n"
 	}
 	if refuse != "" {
-		// Over implicit TLS the words would need a handshake, which is the very
-		// work that is refused.
-		talk := !s.opts.ImplicitTLS && s.refusals < 20
+		talk := s.refusals < maxRefusals
 		if talk {
 			s.refusals++
 			s.running.Add(1)
@@ -207,15 +207,7 @@ func (s *Server) start(conn net.Conn) {
 			conn.Close()
 			return
 		}
-		go func() {
-			defer s.running.Done()
-			conn.SetWriteDeadline(time.Now().Add(5 * time.Second))
-			io.WriteString(conn, refuse)
-			conn.Close()
-			s.mu.Lock()
-			s.refusals--
-			s.mu.Unlock()
-		}()
+		go s.refuse(conn, refuse)
 		return
 	}
 	sess := newSession(s, conn, remote)
@@ -236,6 +228,32 @@ func (s *Server) start(conn net.Conn) {
 		}()
 		sess.serve()
 	}()
+}
+
+// maxRefusals is how many clients at once are told why they are refused. More are cut off without a word, for telling
+// costs a goroutine, and a handshake where TLS is implicit.
+const maxRefusals = 20
+
+// refuse tells a client why it is refused and closes the connection.
+func (s *Server) refuse(conn net.Conn, words string) {
+	defer s.running.Done()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if s.opts.ImplicitTLS {
+		over := tls.Server(conn, s.opts.TLSConfig)
+		io.WriteString(over, words) // after the handshake, which it makes
+		over.CloseWrite()
+	} else {
+		io.WriteString(conn, words)
+	}
+	// What the client has sent must be read, or closing makes TCP throw the words away.
+	if c, ok := conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
+		conn.SetReadDeadline(time.Now().Add(lastWords))
+		io.Copy(io.Discard, io.LimitReader(conn, 64<<10))
+	}
+	conn.Close()
+	s.mu.Lock()
+	s.refusals--
+	s.mu.Unlock()
 }
 
 // Shutdown stops accepting, lets every session end the command it is at, and

@@ -54,8 +54,10 @@ type session struct {
 
 	state    imap.ConnState
 	login    *backend.Login
+	member   *backend.Session // nil before login
 	loggedIn atomic.Bool
-	view     *view // of the selected mailbox, else nil
+	revoked  atomic.Bool // the login no longer holds
+	view     *view       // of the selected mailbox, else nil
 	enabled  enabled
 
 	idling       bool          // IDLE is reading a line in a goroutine of its own
@@ -130,6 +132,17 @@ func (w writer) Write(p []byte) (int, error) {
 type bye string
 
 func (b bye) Error() string { return string(b) }
+
+// revoke ends the session whatever it does, because its login no longer holds. It may be called from any goroutine.
+func (s *session) revoke() {
+	s.revoked.Store(true)
+	s.cancel()
+	s.pump.interrupt()
+}
+
+// errRevoked ends the connection without an answer to the command it was at: a client that is told NO may take what it
+// did not get for gone.
+var errRevoked = bye("Your login was changed or revoked, log in again")
 
 // errLoggedOut ends the connection after its BYE has been said.
 var errLoggedOut = errors.New("logged out")
@@ -210,6 +223,7 @@ func (e *handshakeError) Unwrap() error { return e.err }
 
 // end says the last words that err calls for, and closes everything.
 func (s *session) end(err error) {
+	s.member.Leave() // before the client knows: it may connect again at once
 	words := ""
 	if b, ok := errors.AsType[bye](err); ok {
 		words = string(b)
@@ -250,18 +264,27 @@ func (s *session) command() error {
 	if s.pump.isStopping() {
 		return errStopping
 	}
+	if s.revoked.Load() {
+		return errRevoked
+	}
 	s.readTimeout = s.limits.Idle
 	s.pump.idle.Store(true)
 	tag, name, err := s.dec.ReadCommand()
 	s.pump.idle.Store(false)
 	s.readTimeout = s.limits.Transfer
 	if err != nil && !wire.Recoverable(err) {
+		if s.revoked.Load() {
+			return errRevoked
+		}
 		return err
 	}
 
 	c := &command{tag: tag, name: name}
 	if err == nil {
 		err = s.run(c)
+	}
+	if err != nil && s.revoked.Load() {
+		return errRevoked
 	}
 	// What is left of the command is read past before anything else is done, so
 	// that the content of a refused literal is never taken for a command.

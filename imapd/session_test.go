@@ -397,6 +397,38 @@ func TestTooManyConnections(t *testing.T) {
 	})
 }
 
+// Where TLS is implicit the words come over TLS.
+func TestTooManyConnectionsOverTLS(t *testing.T) {
+	cfg := testTLS(t)
+	bubble(t, Options{TLSConfig: cfg, ImplicitTLS: true, Limits: Limits{Connections: 1}}, func(t *testing.T, l *pipeListener, server *Server) {
+		over := func(c *client) *client {
+			conn := tls.Client(c.conn, &tls.Config{InsecureSkipVerify: true})
+			return &client{t: t, conn: conn, r: bufio.NewReader(conn)}
+		}
+		greeted(over(l.dial(t)))
+		c := over(l.dial(t))
+		c.expect("* BYE [UNAVAILABLE] Too many connections")
+		c.expectEOF()
+		// Those who never shake hands are let go soon, and few are waited for.
+		var silent []*client
+		for range maxRefusals + 3 {
+			silent = append(silent, l.dial(t))
+		}
+		start := time.Now()
+		for _, c := range silent {
+			c.conn.SetReadDeadline(time.Time{})
+			io.ReadAll(c.conn)
+		}
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("connections that are refused were held for %v", took)
+		}
+		synctest.Wait()
+		if server.refusals != 0 {
+			t.Errorf("%d refusals are still counted", server.refusals)
+		}
+	})
+}
+
 // On virtual time.
 
 func TestSilentHandshakeEnds(t *testing.T) {

@@ -19,6 +19,7 @@ const (
 	lineStopping = "421 4.3.2 The server is shutting down, try again later\r\n"
 	lineIdle     = "421 4.4.2 Nothing received for too long, closing the connection\r\n"
 	lineChunks   = "421 4.5.0 A message was given up between chunks, connect again\r\n"
+	lineRevoked  = "421 4.7.0 The login was changed or revoked, log in again\r\n"
 	lineLogin    = "421 4.7.0 Not logged in within the time allowed, closing the connection\r\n"
 )
 
@@ -88,8 +89,13 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.endRead()
 		if !upgrade {
 			c.mu.Lock()
+			ended := c.ended
 			c.unsure = ""
 			c.mu.Unlock()
+			if ended {
+				// What came in the very moment may be the end of a message: it must not be accepted without an answer.
+				return 0, errEnded
+			}
 			return n, nil
 		}
 		if err := c.startTLS(); err != nil {
@@ -291,6 +297,17 @@ func (c *conn) endNext(line string) {
 	c.mu.Lock()
 	c.last = line
 	c.mu.Unlock()
+}
+
+// revoke ends the connection because its login no longer holds: with 421 at once if input is waited for, else before
+// more is read. A message that has been received whole is still answered.
+func (c *conn) revoke() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = lineRevoked
+	if c.reading {
+		c.endLocked(lineRevoked)
+	}
 }
 
 // drain ends the connection with 421 at once if the client is idle between commands,

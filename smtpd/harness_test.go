@@ -29,6 +29,8 @@ type fakeService struct {
 
 	unanswered []string // queue ids
 
+	sessions map[*func()]struct{} // what to call when the logins change
+
 	spoolErr  error         // what writing a message fails with
 	submit    chan struct{} // if not nil, Submit waits for it
 	submitted chan struct{} // told when Submit begins
@@ -51,6 +53,30 @@ func (f *fakeService) Authenticate(_ context.Context, a backend.Attempt) (*backe
 		return &backend.Login{Username: a.Username}, nil
 	}
 	return nil, &backend.Error{Kind: backend.AuthFailed, Op: "log in", Err: errors.New("wrong password at 10.1.2.3")}
+}
+
+func (f *fakeService) enter(_ *backend.Login, revoked func()) (func(), error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.sessions == nil {
+		f.sessions = make(map[*func()]struct{})
+	}
+	f.sessions[&revoked] = struct{}{}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.sessions, &revoked)
+	}, nil
+}
+
+// revoke says that the login of all sessions no longer holds.
+func (f *fakeService) revoke() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for revoked := range f.sessions {
+		(*revoked)()
+	}
+	clear(f.sessions)
 }
 
 func (f *fakeService) CheckSender(_ *backend.Login, from string) error {

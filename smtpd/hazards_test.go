@@ -423,6 +423,47 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// A login that no longer holds ends its connections: idle ones at once, a message on its way is not taken, one that has come
+// whole is answered first.
+func TestRevokedLogin(t *testing.T) {
+	svc := &fakeService{submit: make(chan struct{}), submitted: make(chan struct{}, 1)}
+	_, addr := startServer(t, svc, Options{}, "")
+	idle, halfway, sent, stranger := dialTest(t, addr), dialTest(t, addr), dialTest(t, addr), dialTest(t, addr)
+	stranger.expect("220")
+	idle.expect("220")
+	idle.send("EHLO x\r\n")
+	idle.expect("250")
+	idle.send(loginLine)
+	idle.expect("235")
+	halfway.transaction("DATA\r\n")
+	halfway.expect("354")
+	halfway.send("A: b\r\n")
+	sent.transaction("DATA\r\n")
+	sent.expect("354")
+	sent.send("A: b\r\n\r\nrest\r\n.\r\n")
+	<-svc.submitted
+
+	svc.revoke()
+	idle.expect("421 4.7.0 The login was changed or revoked")
+	idle.expectEnd()
+	halfway.expect("421 4.7.0 The login was changed or revoked")
+	halfway.expectEnd()
+	close(svc.submit)
+	sent.expect("250 2.0.0 Ok: queued as ID1")
+	sent.expect("421 4.7.0 The login was changed or revoked")
+	sent.expectEnd()
+	stranger.send("NOOP\r\n")
+	stranger.expect("250")
+	if n := len(svc.messages()); n != 1 {
+		t.Errorf("%d messages were taken", n)
+	}
+	svc.mu.Lock()
+	defer svc.mu.Unlock()
+	if len(svc.sessions) != 0 {
+		t.Errorf("%d sessions are still known", len(svc.sessions))
+	}
+}
+
 func TestShutdownOutOfTime(t *testing.T) {
 	svc := &fakeService{}
 	s, addr := startServer(t, svc, Options{}, "")

@@ -10,6 +10,8 @@ import (
 // service is what a session asks of the backend. Tests of the protocol stand in for it.
 type service interface {
 	Authenticate(ctx context.Context, a backend.Attempt) (*backend.Login, error)
+	// enter notes a connection that uses login, until leave is called; revoked is called when the login no longer holds.
+	enter(login *backend.Login, revoked func()) (leave func(), err error)
 	CheckSender(login *backend.Login, reversePath string) error
 	// CheckRoom reports whether a message of size bytes may come now.
 	CheckRoom(login *backend.Login, size int64) error
@@ -29,6 +31,14 @@ type submission interface {
 }
 
 type liveService struct{ *backend.Backend }
+
+func (s liveService) enter(login *backend.Login, revoked func()) (func(), error) {
+	member, err := s.Backend.Enter(login, 0, revoked)
+	if err != nil {
+		return nil, err
+	}
+	return member.Leave, nil
+}
 
 func (s liveService) newSubmission(login *backend.Login, env backend.Envelope) (submission, error) {
 	sub, err := s.Backend.NewSubmission(login, env)

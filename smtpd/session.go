@@ -30,6 +30,7 @@ type session struct {
 
 	mu       sync.Mutex
 	login    *backend.Login
+	leave    func()            // of login; nil without one
 	env      *backend.Envelope // since MAIL; nil outside a transaction
 	failures int
 	chunked  int  // Data calls running behind BDAT
@@ -87,6 +88,13 @@ func (s *session) Reset() {
 // Logout ends the session.
 func (s *session) Logout() error {
 	s.cancel()
+	s.mu.Lock()
+	leave := s.leave
+	s.leave = nil
+	s.mu.Unlock()
+	if leave != nil {
+		leave()
+	}
 	return nil
 }
 
@@ -123,9 +131,13 @@ func (s *session) authenticate(username, password string) error {
 	login, err := s.server.mail.Authenticate(s.ctx, backend.Attempt{
 		Protocol: "smtp", Username: username, Password: password, Remote: s.conn.remote,
 	})
+	var leave func()
+	if err == nil {
+		leave, err = s.server.mail.enter(login, s.conn.revoke)
+	}
 	if err == nil {
 		s.mu.Lock()
-		s.login = s.server.adapt(login)
+		s.login, s.leave = s.server.adapt(login), leave
 		s.mu.Unlock()
 		s.conn.setLoggedIn()
 		s.log.Info("smtp log-in", "username", login.Username)

@@ -205,7 +205,7 @@ func loginRevokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(cmd.ErrOrStderr(), "Taken out of %s. %s Sessions that are open stay until they end.\n", where, reloadHint)
+			fmt.Fprintf(cmd.ErrOrStderr(), "Taken out of %s. %s Its open connections end then.\n", where, reloadHint)
 			return nil
 		},
 	}
