@@ -25,6 +25,7 @@ type Backend struct {
 	byName   map[string]*Account // lower-case address or alias
 	logins   *logins
 	expiries expiries
+	check    check
 	submission
 }
 

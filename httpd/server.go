@@ -8,6 +8,7 @@ import (
 	"embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net"
@@ -30,8 +31,14 @@ type Options struct {
 	Accounts func() []backend.AccountState
 	// Warnings returns sentences for the status page about what will need a person soon; it must not wait. May be nil.
 	Warnings func() []string
-	Version  string
-	Logger   *slog.Logger // nil logs nothing
+	// Alive returns why the program is taken to hang, nil if it works; /healthz answers it. It must return when its
+	// context ends. May be nil.
+	Alive func(context.Context) error
+	// Check returns why nothing here can be used, nil if it can: because the program stops, or its state cannot be written.
+	// /readyz answers it. May be nil.
+	Check   func(context.Context) error
+	Version string
+	Logger  *slog.Logger // nil logs nothing
 }
 
 // Server serves the pages. It is an http.Handler.
@@ -113,15 +120,29 @@ func localHost(hostport string) bool {
 	return err == nil
 }
 
-// healthz says that the process runs. A failing check here means: start it anew.
-func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
+// aliveTime is how long /healthz waits for the program to come round.
+const aliveTime = 10 * time.Second
+
+// healthz says that the program works. A failing check here means: start it anew.
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if s.opts.Alive != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), aliveTime)
+		defer cancel()
+		if err := s.opts.Alive(ctx); err != nil && r.Context().Err() == nil {
+			s.opts.Logger.Error("health check failed", "err", err)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = fmt.Fprintf(w, "hangs: %v\n", err) // nobody to tell
+			return
+		}
+	}
 	_, _ = w.Write([]byte("ok\n")) // nobody to tell
 }
 
 // readiness is the answer of /readyz.
 type readiness struct {
 	Ready    bool            `json:"ready"`
+	Problem  string          `json:"problem,omitempty"` // of the program itself: starting, stopping, or its state
 	Accounts []accountStatus `json:"accounts"`
 }
 
@@ -135,10 +156,18 @@ type accountStatus struct {
 	Since    *time.Time `json:"since,omitempty"`
 }
 
-// readyz says whether every mailbox can be used: 200, or 503 while one was never read or needs a person.
-// What passes by itself, such as a busy Graph, does not count: the copy on disk goes on serving.
-func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
+// readyz says whether clients should be sent here: 200, or 503 while the program starts or stops, its state folder
+// cannot be written, or a mailbox was never read or needs a person. What passes by itself, such as a busy Graph, does not
+// count: the copy on disk goes on serving.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	answer := readiness{Ready: true, Accounts: []accountStatus{}}
+	if s.opts.Check != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), aliveTime)
+		defer cancel()
+		if err := s.opts.Check(ctx); err != nil {
+			answer.Ready, answer.Problem = false, err.Error()
+		}
+	}
 	for _, a := range s.accounts() {
 		st := accountStatus{Address: a.Address, Ready: usable(a), LastSync: known(a.LastSync), Problem: a.LastError, Advice: a.Advice}
 		if a.LastError != "" {

@@ -126,3 +126,49 @@ func TestServeEndsWithContext(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The program's own state is part of the answers: it is not ready while it starts, stops or cannot write, and what hangs is to be
+// started anew.
+func TestProgramState(t *testing.T) {
+	broken := errors.New("no space left")
+	for _, tt := range []struct {
+		name           string
+		alive, check   error
+		health, ready  int
+		healthy, state string
+	}{
+		{"well", nil, nil, 200, 200, "ok", `"ready": true`},
+		{"broken", nil, broken, 200, 503, "ok", `"problem": "no space left"`},
+		{"hangs", context.DeadlineExceeded, nil, 503, 200, "hangs: ", `"ready": true`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := New(Options{Accounts: func() []backend.AccountState { return []backend.AccountState{states["fine"]} },
+				Alive: func(context.Context) error { return tt.alive }, Check: func(context.Context) error { return tt.check }})
+			for _, ask := range []struct {
+				path   string
+				status int
+				body   string
+			}{{"/healthz", tt.health, tt.healthy}, {"/readyz", tt.ready, tt.state}} {
+				w := httptest.NewRecorder()
+				s.ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1:8025"+ask.path, nil))
+				if w.Code != ask.status || !strings.Contains(w.Body.String(), ask.body) {
+					t.Errorf("%s answers %d %s", ask.path, w.Code, w.Body)
+				}
+			}
+		})
+	}
+}
+
+func TestStarting(t *testing.T) {
+	for path, status := range map[string]int{"/healthz": 200, "/readyz": 503, "/": 503} {
+		w := httptest.NewRecorder()
+		Starting().ServeHTTP(w, httptest.NewRequest("GET", "http://127.0.0.1:8025"+path, nil))
+		if w.Code != status {
+			t.Errorf("%s answers %d, want %d", path, w.Code, status)
+		}
+	}
+	w := httptest.NewRecorder()
+	if Starting().ServeHTTP(w, httptest.NewRequest("GET", "http://evil.example/readyz", nil)); w.Code != http.StatusMisdirectedRequest {
+		t.Errorf("a foreign name is answered %d", w.Code)
+	}
+}

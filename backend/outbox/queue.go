@@ -40,6 +40,7 @@ type Queue struct {
 	dir   string
 	log   *slog.Logger
 	slots chan struct{} // attempts at once, all mailboxes
+	pings chan struct{} // of Answers; not buffered
 	sync  sharedSync    // of dir
 
 	mu      sync.Mutex
@@ -94,7 +95,7 @@ func New(opts Options) (*Queue, error) {
 	}
 	q := &Queue{
 		opts: opts, store: opts.Store, dir: opts.Store.SpoolDir(), log: opts.Logger,
-		slots: make(chan struct{}, opts.Total),
+		slots: make(chan struct{}, opts.Total), pings: make(chan struct{}),
 		lanes: make(map[string]*lane), known: make(map[string]bool),
 	}
 	if err := os.MkdirAll(q.dir, 0o700); err != nil {
@@ -133,6 +134,7 @@ func (q *Queue) Run(ctx context.Context) error {
 			select {
 			case <-ctx.Done():
 				break wait
+			case <-q.pings:
 			case <-tick.C:
 				q.prune(ctx)
 			case <-watch.C:

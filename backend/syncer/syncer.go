@@ -96,6 +96,7 @@ type Syncer struct {
 	wake   chan struct{}
 	push   chan struct{}
 	idle   chan struct{}
+	pings  chan struct{} // of Answers; not buffered
 }
 
 // New returns a Syncer. It does nothing before Run.
@@ -128,6 +129,7 @@ func New(o Options) *Syncer {
 		wake:    make(chan struct{}, 1),
 		push:    make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
+		pings:   make(chan struct{}),
 	}
 }
 
@@ -151,6 +153,8 @@ func (s *Syncer) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-s.pings:
+			continue
 		case <-s.wake:
 		case <-timer.C:
 		}

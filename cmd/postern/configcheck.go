@@ -256,6 +256,16 @@ func (c *configFile) checkAddress(path, address string, taken map[string]bool) (
 		c.errorf(path, "address is missing, such as \"127.0.0.1:2525\"")
 		return false, false
 	}
+	if name, ok := strings.CutPrefix(address, inheritedPrefix); ok {
+		switch {
+		case name == "" || strings.ContainsAny(name, ":\x00\n "):
+			c.errorf(path+".address", "write the socket's name behind systemd:, as FileDescriptorName= of the socket unit gives it")
+		case taken[address]:
+			c.errorf(path+".address", "%s is there twice", address)
+		}
+		taken[address] = true
+		return false, false // only known when systemd hands the socket over
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		c.errorf(path+".address", "%q is no host and port: write it like \"127.0.0.1:2525\" or \"[::1]:2525\"", address)

@@ -19,6 +19,9 @@ import (
 // portFinding says whether a listener's address is free, or a Postern answers there.
 func portFinding(ctx context.Context, l listenerConfig) finding {
 	check := l.Protocol + " " + l.Address
+	if name, ok := l.inherited(); ok {
+		return finding{check, fine, "systemd opens it: systemctl list-sockets shows the address of " + name, ""}
+	}
 	ln, err := net.Listen("tcp", l.Address)
 	if err == nil {
 		ln.Close()

@@ -7,9 +7,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -24,13 +26,19 @@ import (
 // stopTime is how long clients get to finish what they are doing when the server stops.
 const stopTime = 10 * time.Second
 
+// stopPagesTime is the same for status pages, which go last.
+const stopPagesTime = 2 * time.Second
+
 func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the server",
 		Long: `Serve runs Postern until SIGTERM or SIGINT. When it is ready it prints one line for each listener.
 On SIGHUP it reads the configuration again and takes over logins and the certificate; it says what else
-has changed and needs a restart.`,
+has changed and needs a restart.
+
+Under systemd it says when it is ready, reloading or stopping, keeps the line of systemctl status true, and answers the
+watchdog as long as it really works. A listener with address: "systemd:NAME" takes the socket of that name.`,
 		Example: "  postern serve --config /etc/postern/postern.yaml",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -73,14 +81,17 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 	if err != nil {
 		return err
 	}
-	s := &server{log: log}
+	s := &server{log: log, systemd: newSystemd(log)}
 	if conf.TLS.Certificate != "" {
 		s.cert = &certificate{certFile: conf.beside(conf.TLS.Certificate), keyFile: conf.beside(conf.TLS.Key)}
 		if err := s.cert.load(); err != nil && conf.needsCertificate() {
 			return err
 		}
 	}
-	if err := s.open(cfg, conf.Listeners); err != nil {
+	opened := s.systemd.starting()
+	err = s.open(cfg, conf.Listeners)
+	opened()
+	if err != nil {
 		return err
 	}
 	ready := func() {
@@ -88,7 +99,11 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.listener.Addr(), l.conf.TLS)
 		}
 	}
-	reload := func() { conf = reloadConfig(conf, s, log) }
+	reload := func() {
+		s.systemd.reloading()
+		conf = reloadConfig(conf, s, log)
+		s.systemd.ready()
+	}
 	return s.run(ctx, ready, hup, reload)
 }
 
@@ -108,6 +123,9 @@ type server struct {
 	cert    *certificate // nil without one
 	backend *backend.Backend
 	fronts  []front
+	systemd *systemd      // may be nil
+	pings   chan struct{} // of alive; not buffered
+	ending  atomic.Bool
 }
 
 // open takes the ports and the state folder, without answering anybody yet. Close is run's business; on an error all is closed again.
@@ -118,21 +136,11 @@ func (s *server) open(cfg backend.Config, listeners []listenerConfig) (err error
 		}
 	}()
 	// Ports first: the usual mistake is a second Postern, and it should show before the state folder's lock does.
-	var errs []error
-	for _, conf := range listeners {
-		l, err := net.Listen("tcp", conf.Address)
-		if err != nil {
-			errs = append(errs, explainListenError(conf, err))
-			continue
-		}
-		if len(conf.ProxyFrom) > 0 {
-			l = newProxyListener(l, conf.ProxyFrom, s.log)
-		}
-		s.fronts = append(s.fronts, front{conf: conf, listener: l})
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := s.listen(listeners); err != nil {
 		return err
 	}
+	s.pings = make(chan struct{})
+	defer s.answerStarting()()
 	if s.backend, err = backend.New(cfg); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
@@ -142,6 +150,68 @@ func (s *server) open(cfg backend.Config, listeners []listenerConfig) (err error
 		}
 	}
 	return nil
+}
+
+// listen opens the ports, or takes them from systemd.
+func (s *server) listen(listeners []listenerConfig) error {
+	sockets, err := inheritedListeners()
+	if err != nil {
+		return err
+	}
+	defer closeUnused(sockets, s.log.Warn)
+	var errs []error
+	for _, conf := range listeners {
+		var list []net.Listener
+		if name, ok := conf.inherited(); ok {
+			list, err = takeInherited(conf, name, sockets)
+		} else {
+			var l net.Listener
+			if l, err = net.Listen("tcp", conf.Address); err == nil {
+				list = append(list, l)
+			} else {
+				err = explainListenError(conf, err)
+			}
+		}
+		errs = append(errs, err)
+		for _, l := range list {
+			if len(conf.ProxyFrom) > 0 {
+				l = newProxyListener(l, conf.ProxyFrom, s.log)
+			}
+			s.fronts = append(s.fronts, front{conf: conf, listener: l})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// answerStarting lets the status listeners say that the server is starting, until the returned function is called: opening a
+// large state after an update may take minutes, and who watches shall not take that for a hang.
+func (s *server) answerStarting() (done func()) {
+	var servers []*http.Server
+	var serving sync.WaitGroup
+	for _, f := range s.fronts {
+		tcp, ok := f.listener.(*net.TCPListener)
+		if f.conf.Protocol != "http" || f.conf.TLS != "none" || !ok {
+			continue
+		}
+		file, err := tcp.File()
+		if err != nil {
+			continue // Windows cannot, and does without
+		}
+		l, err := net.FileListener(file)
+		file.Close()
+		if err != nil {
+			continue
+		}
+		srv := &http.Server{Handler: httpd.Starting(), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
+		servers = append(servers, srv)
+		serving.Go(func() { _ = srv.Serve(l) }) // ends with ErrServerClosed
+	}
+	return func() {
+		for _, srv := range servers {
+			srv.Close()
+		}
+		serving.Wait()
+	}
 }
 
 // prepare makes the server that answers on f.
@@ -162,7 +232,7 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 		f.server = imapd.New(imapd.Options{Backend: s.backend, TLSConfig: s.tlsConfig(f.conf), ImplicitTLS: f.conf.TLS == "implicit",
 			AllowPlainAuth: f.conf.AllowPlaintext, Limits: imapd.Limits{Message: cfg.MaxMessage}, Logger: log})
 	case "http":
-		f.server = httpd.New(httpd.Options{Accounts: s.states, Warnings: s.warnings, Version: versionString(), Logger: log})
+		f.server = httpd.New(httpd.Options{Accounts: s.states, Warnings: s.warnings, Alive: s.alive, Check: s.check, Version: versionString(), Logger: log})
 	default:
 		err = fmt.Errorf("protocol %q is unknown", f.conf.Protocol)
 	}
@@ -186,6 +256,36 @@ func (s *server) warnings() []string {
 		}
 	}
 	return out
+}
+
+// errStopping is why a server that is about to end is not ready.
+var errStopping = errors.New("stopping")
+
+// check says why nobody should be sent here, if so. It answers soon.
+func (s *server) check(ctx context.Context) error {
+	if s.ending.Load() {
+		return errStopping
+	}
+	return s.backend.Check(ctx)
+}
+
+// alive reports whether the loops that must go round do so. While the server stops it is taken to be alive: it will end.
+func (s *server) alive(ctx context.Context) error {
+	if s.ending.Load() {
+		return nil
+	}
+	select {
+	case s.pings <- struct{}{}:
+	case <-ctx.Done():
+		if s.ending.Load() {
+			return nil
+		}
+		return fmt.Errorf("server: %w", context.Cause(ctx))
+	}
+	if err := s.backend.Alive(ctx); err != nil && !s.ending.Load() {
+		return err
+	}
+	return nil
 }
 
 // hostname is what the SMTP greeting says.
@@ -221,44 +321,69 @@ func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, re
 			stop(fmt.Errorf("backend: %w", err))
 		}
 	}()
-	var serving sync.WaitGroup
+	// Status pages answer to the last, so that who watches sees the server stop.
+	pages, stopPages := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPages()
+	var serving, servingPages sync.WaitGroup
 	for _, f := range s.fronts {
-		serving.Go(func() {
+		ctx, wg := ctx, &serving
+		if f.conf.Protocol == "http" {
+			ctx, wg = pages, &servingPages
+		}
+		wg.Go(func() {
 			if err := f.server.Serve(ctx, f.listener); err != nil {
 				stop(fmt.Errorf("%s on %s: %w", f.conf.Protocol, f.listener.Addr(), err))
 			}
 		})
 	}
 	ready()
+	s.systemd.ready()
+	var watching sync.WaitGroup
+	watching.Go(func() { s.systemd.watch(pages, s.alive, s.statusLine) })
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
+		case <-s.pings:
 		case <-hup:
 			reload()
 		}
 	}
 	cause := context.Cause(ctx)
+	s.ending.Store(true)
 	s.log.Info("stopping")
+	s.systemd.stopping()
 
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-	defer cancel()
-	var stopping sync.WaitGroup
-	for _, f := range s.fronts {
-		stopping.Go(func() {
-			if err := f.server.Shutdown(grace); err != nil {
-				s.log.Warn("clients were cut off", "protocol", f.conf.Protocol, "err", err)
-			}
-		})
-	}
-	stopping.Wait()
+	s.shutdown(func(f front) bool { return f.conf.Protocol != "http" }, stopTime)
 	serving.Wait()
 	stopBackend()
 	<-backendDone
+	s.shutdown(func(f front) bool { return f.conf.Protocol == "http" }, stopPagesTime)
+	stopPages()
+	servingPages.Wait()
+	watching.Wait()
 	s.log.Info("stopped")
 	if errors.Is(cause, context.Canceled) {
 		return nil // by a signal
 	}
 	return cause
+}
+
+// shutdown ends those fronts that which names; their clients may finish within grace.
+func (s *server) shutdown(which func(front) bool, grace time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	var stopping sync.WaitGroup
+	for _, f := range s.fronts {
+		if !which(f) {
+			continue
+		}
+		stopping.Go(func() {
+			if err := f.server.Shutdown(ctx); err != nil {
+				s.log.Warn("clients were cut off", "protocol", f.conf.Protocol, "err", err)
+			}
+		})
+	}
+	stopping.Wait()
 }
 
 // close frees the ports and the state folder. It is called once.
