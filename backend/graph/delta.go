@@ -59,13 +59,13 @@ func (c *Client) FolderDelta(ctx context.Context, link string, yield func([]Fold
 // delta walks a round from link, or from r's own address.
 func delta[T any](ctx context.Context, c *Client, r call, link string, yield func([]T, string) error) (deltaLink string, err error) {
 	circle := progress{op: r.op}
-	for {
+	for kept := true; ; kept = false {
 		if link != "" {
 			if err := circle.follow(link); err != nil {
 				return "", err
 			}
 			if r.url, err = c.link(link); err != nil {
-				return "", fmt.Errorf("%s: %w", r.op, err)
+				return "", fmt.Errorf("%s: %w", r.op, keptLink(kept, err))
 			}
 		}
 		p, err := readPage[T](ctx, c, r, true)

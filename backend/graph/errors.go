@@ -142,9 +142,29 @@ func IsSendingQuota(err error) bool {
 	return errors.As(err, &e) && e.sendingQuota()
 }
 
-// ResyncRequired reports that a delta link is void and the folder must be read anew. A deleted folder is not this but
-// IsFolderGone. Graph: delta-query-overview; observed: codes in any case, on any 4xx.
+// staleLink is the cause when a link that was kept leads elsewhere than Graph is now: its address in the configuration
+// has changed.
+type staleLink struct{ err error }
+
+func (e *staleLink) Error() string { return e.err.Error() }
+
+func (e *staleLink) Unwrap() error { return e.err }
+
+// keptLink marks what is wrong with a link that the caller had kept. One that Graph has just given is no such thing:
+// to begin anew would only bring another of its kind.
+func keptLink(kept bool, err error) error {
+	if kept {
+		return &staleLink{err}
+	}
+	return err
+}
+
+// ResyncRequired reports that a link that was kept is void and the folder must be read anew. A deleted folder is not
+// this but IsFolderGone. Graph: delta-query-overview; observed: codes in any case, on any 4xx.
 func ResyncRequired(err error) bool {
+	if _, ok := errors.AsType[*staleLink](err); ok {
+		return true
+	}
 	var e *Error
 	if !errors.As(err, &e) || IsFolderGone(err) {
 		return false

@@ -146,14 +146,14 @@ func (c *Client) ListMessages(ctx context.Context, folderID string, o ListOption
 		r.url = c.address(path + o.query())
 	}
 	circle := progress{op: op}
-	for {
+	for kept := true; ; kept = false {
 		if link != "" {
 			if err := circle.follow(link); err != nil {
 				return err
 			}
 			var err error
 			if r.url, err = c.link(link); err != nil {
-				return fmt.Errorf("%s: %w", op, err)
+				return fmt.Errorf("%s: %w", op, keptLink(kept, err))
 			}
 		}
 		p, err := readPage[messageJSON](ctx, c, r, false)

@@ -186,7 +186,7 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 		return err
 	})
 	if err != nil {
-		if link != "" && graph.StatusOf(err) >= 400 && graph.StatusOf(err) < 500 && !graph.IsThrottled(err) {
+		if link != "" && (graph.ResyncRequired(err) || graph.StatusOf(err) >= 400 && graph.StatusOf(err) < 500 && !graph.IsThrottled(err)) {
 			// The place to resume from is void. What is stored stays; the list begins again.
 			_ = s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")})
 		}
