@@ -17,13 +17,13 @@ import (
 	"postern/backend/graph"
 	"postern/backend/store"
 	"postern/backend/syncer"
+	"postern/backend/token"
 )
 
 // Account is one Microsoft 365 mailbox: its folders and the way to change them.
 // All methods are safe for concurrent use.
 type Account struct {
 	address string
-	aliases []string
 	id      store.AccountID
 	log     *slog.Logger
 	backend *Backend
@@ -32,15 +32,18 @@ type Account struct {
 	budget  *graph.Budget
 	syncer  *syncer.Syncer
 	learned addresses
+	tokens  tokenSource
+
+	credential token.Credential // belongs to Backend.adopt
 
 	mu    sync.Mutex // of views only; the views have their own
 	views map[store.FolderID]*view
 }
 
-func newAccount(b *Backend, m MailboxConfig, id store.AccountID) *Account {
+func newAccount(b *Backend, address string, id store.AccountID) *Account {
 	return &Account{
-		address: m.Address, aliases: m.Aliases, id: id, backend: b, store: b.store,
-		log:   b.log.With("account", m.Address),
+		address: address, id: id, backend: b, store: b.store,
+		log:   b.log.With("account", address),
 		views: make(map[store.FolderID]*view),
 	}
 }

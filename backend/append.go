@@ -30,7 +30,7 @@ func (a *Account) NewMessage() (*NewMessage, error) {
 	if err != nil {
 		return nil, translate("append message", err)
 	}
-	return &NewMessage{w: w, max: a.backend.cfg.MaxMessage, newWriter: a.store.NewBody}, nil
+	return &NewMessage{w: w, max: a.backend.config().MaxMessage, newWriter: a.store.NewBody}, nil
 }
 
 // Write adds bytes to the message. It fails with kind TooLarge at the configured limit.

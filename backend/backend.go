@@ -7,26 +7,33 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/backend/graph"
 	"postern/backend/store"
-	"postern/backend/syncer"
 	"postern/backend/token"
 )
 
 // Backend holds the accounts and what they share.
 type Backend struct {
-	cfg      Config
+	cfg      atomic.Pointer[Config] // replaced by Reconfigure
 	log      *slog.Logger
 	store    *store.Store
 	tokens   *token.Manager
-	accounts []*Account
-	byName   map[string]*Account // lower-case address or alias
 	logins   *logins
 	expiries expiries
 	check    check
 	submission
+
+	changing sync.Mutex                   // one Reconfigure at a time
+	known    map[store.AccountID]*Account // also those that are no longer configured; belongs to changing's holder
+
+	mu       sync.RWMutex
+	accounts []*Account
+	byName   map[string]*Account // lower-case address or alias
+
+	syncing syncing
 }
 
 // New opens the store and builds accounts and token sources. It makes no
@@ -38,31 +45,25 @@ func New(cfg Config) (_ *Backend, err error) {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = graph.NewHTTPClient()
 	}
-	if cfg.Delete == "" {
-		cfg.Delete = DeleteRecoverable
-	}
-	if cfg.Size == "" {
-		cfg.Size = SizeAuto
-	}
-	if cfg.Append == "" {
-		cfg.Append = AppendJSON
-	}
+	cfg.setDefaults()
 	st, err := store.Open(context.Background(), store.Options{Dir: cfg.State, BodyBudget: cfg.CacheBodies, Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	b := &Backend{cfg: cfg, log: cfg.Logger, store: st, byName: make(map[string]*Account)}
+	b := &Backend{log: cfg.Logger, store: st, known: make(map[store.AccountID]*Account)}
+	b.expiries.again = make(chan struct{}, 1)
+	b.cfg.Store(&cfg)
 	b.tokens = token.NewManager(cfg.HTTPClient, cfg.Logger)
 	defer func() {
 		if err != nil {
 			_ = b.Close()
 		}
 	}()
-	for _, m := range cfg.Mailboxes {
-		if err := b.addAccount(m); err != nil {
-			return nil, fmt.Errorf("mailbox %s: %w", m.Address, err)
-		}
+	p, err := b.plan(&cfg)
+	if err != nil {
+		return nil, err
 	}
+	b.adopt(p)
 	if b.logins, err = newLogins(cfg.Logins, cfg.State, b.Account, b.log); err != nil {
 		return nil, err
 	}
@@ -72,41 +73,19 @@ func New(cfg Config) (_ *Backend, err error) {
 	return b, nil
 }
 
-func (b *Backend) addAccount(m MailboxConfig) error {
-	cred, ok := b.cfg.Credentials[m.Credential]
-	if !ok {
-		return fmt.Errorf("credential %q is not configured", m.Credential)
+// config returns the configuration that holds now. Nobody changes it: Reconfigure puts another in its place.
+func (b *Backend) config() *Config { return b.cfg.Load() }
+
+func (cfg *Config) setDefaults() {
+	if cfg.Delete == "" {
+		cfg.Delete = DeleteRecoverable
 	}
-	id, err := b.store.Account(context.Background(), m.Address)
-	if err != nil {
-		return err
+	if cfg.Size == "" {
+		cfg.Size = SizeAuto
 	}
-	a := newAccount(b, m, id)
-	limits := graph.DefaultLimits()
-	if n := b.cfg.RequestLimit; n > 0 {
-		limits.Requests, limits.Background, limits.Patient = n, n, n
-		limits.UploadBytes = int64(n) << 20
+	if cfg.Append == "" {
+		cfg.Append = AppendJSON
 	}
-	a.budget = graph.NewBudget(limits)
-	a.graph = graph.New(graph.Options{
-		BaseURL: cred.Graph(), User: m.Address, Tokens: b.tokens.Source(cred),
-		HTTPClient: b.cfg.HTTPClient, Logger: a.log, Budget: a.budget,
-	})
-	a.syncer = syncer.New(syncer.Options{
-		Address: m.Address, Account: id, Graph: a.graph, Store: b.store, Logger: b.log,
-		Poll: b.cfg.Poll, Delete: syncer.DeletePolicy(b.cfg.Delete), ImportMIME: b.cfg.Append == AppendImportMIME,
-		Changed: a.changed, Gone: a.folderGone, HeadersKept: a.headersKept,
-		Sending: func(messageID string) bool { return b.submissionQueued(m.Address, messageID) },
-	})
-	for _, name := range append([]string{m.Address}, m.Aliases...) {
-		key := strings.ToLower(name)
-		if b.byName[key] != nil {
-			return fmt.Errorf("address %s is configured twice", name)
-		}
-		b.byName[key] = a
-	}
-	b.accounts = append(b.accounts, a)
-	return nil
 }
 
 // Run keeps every account in step with Graph and sends queued mail. It returns
@@ -119,13 +98,7 @@ func (b *Backend) Run(ctx context.Context) error {
 	syncing, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var wg sync.WaitGroup
-	for _, a := range b.accounts {
-		wg.Go(func() {
-			if err := a.syncer.Run(syncing); err != nil {
-				a.log.Error("account has stopped", "err", err)
-			}
-		})
-	}
+	b.syncing.begin(syncing, b.Accounts)
 	wg.Go(func() { b.prune(syncing) })
 	wg.Go(func() { b.watchExpiry(syncing) })
 	wg.Go(func() { b.logins.keepActivity(syncing) })
@@ -136,6 +109,7 @@ func (b *Backend) Run(ctx context.Context) error {
 		<-ctx.Done()
 	}
 	stop()
+	b.syncing.wait()
 	wg.Wait()
 	if errors.Is(err, context.Canceled) {
 		err = nil
@@ -166,7 +140,7 @@ func (b *Backend) prune(ctx context.Context) {
 // Close closes the store. Call it after Run has returned.
 func (b *Backend) Close() error {
 	b.tokens.Close()
-	for _, a := range b.accounts {
+	for _, a := range b.known {
 		a.forgetViews()
 	}
 	return b.store.Close()
@@ -175,9 +149,15 @@ func (b *Backend) Close() error {
 // Account returns the mailbox configured under address or one of its aliases,
 // without regard to case.
 func (b *Backend) Account(address string) (*Account, bool) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
 	a, ok := b.byName[strings.ToLower(address)]
 	return a, ok
 }
 
 // Accounts returns all mailboxes in the order of the configuration.
-func (b *Backend) Accounts() []*Account { return b.accounts }
+func (b *Backend) Accounts() []*Account {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.accounts
+}

@@ -159,7 +159,7 @@ func (m *Mailbox) body(ctx context.Context, row store.Message) (*Body, error) {
 // ExactSizes reads messages whose size is not known exactly, as the size policy allows: all, a few, or none.
 // Afterwards Message.Size is what to tell. But for SizeExact that is the estimate where a message cannot be read.
 func (m *Mailbox) ExactSizes(ctx context.Context, uids []imap.UID) error {
-	policy := m.account.backend.cfg.Size
+	policy := m.account.backend.config().Size
 	if policy == SizeEstimate {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/backend/outbox"
@@ -115,11 +116,11 @@ type dropFolder struct {
 }
 
 // openDrop makes the folder if it is not there, for its owner alone: whoever wants others to use it gives it another mode.
-func (b *Backend) openDrop(c DropConfig) (*dropFolder, error) {
+func (b *Backend) openDrop(c DropConfig, account func(address string) (*Account, bool)) (*dropFolder, error) {
 	if c.Dir == "" {
 		return nil, nil
 	}
-	login, err := b.FixedLogin(c.Login)
+	login, err := fixedLogin(c.Login, account)
 	if err != nil {
 		return nil, fmt.Errorf("drop folder: %w", err)
 	}
@@ -127,6 +128,62 @@ func (b *Backend) openDrop(c DropConfig) (*dropFolder, error) {
 		return nil, fmt.Errorf("make drop folder: %w", err)
 	}
 	return &dropFolder{b: b, dir: c.Dir, login: login, log: b.log.With("drop", c.Dir)}, nil
+}
+
+// dropping is the drop folder at work; there may be none.
+type dropping struct {
+	mu     sync.Mutex
+	ctx    context.Context // nil before begin
+	folder *dropFolder
+	cancel context.CancelFunc // of folder's run
+	done   chan struct{}
+}
+
+// begin starts the folder there is.
+func (d *dropping) begin(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctx = ctx
+	d.startLocked()
+}
+
+func (d *dropping) startLocked() {
+	if d.ctx == nil || d.ctx.Err() != nil || d.folder == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(d.ctx)
+	folder, done := d.folder, make(chan struct{})
+	d.cancel, d.done = cancel, done
+	go func() {
+		defer close(done)
+		folder.run(ctx)
+	}()
+}
+
+// set puts another folder in place of the one there is.
+func (d *dropping) set(folder *dropFolder) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.folder == folder {
+		return
+	}
+	if d.cancel != nil {
+		d.cancel()
+		<-d.done
+		d.cancel, d.done = nil, nil
+	}
+	d.folder = folder
+	d.startLocked()
+}
+
+// wait returns when the folder is worked at no more, after begin's context has ended.
+func (d *dropping) wait() {
+	d.mu.Lock()
+	done := d.done
+	d.mu.Unlock()
+	if done != nil {
+		<-done
+	}
 }
 
 // run takes what is in the folder, and what comes, until ctx ends.
@@ -212,7 +269,7 @@ func (d *dropFolder) take(ctx context.Context, id, path string) error {
 	if !info.Mode().IsRegular() {
 		return &Error{Kind: Refused, Op: op, Err: errors.New("it is no regular file")}
 	}
-	if info.Size() > d.b.cfg.MaxMessage+maxDropEnv {
+	if info.Size() > d.b.config().MaxMessage+maxDropEnv {
 		return &Error{Kind: TooLarge, Op: op, Err: fmt.Errorf("it has %d bytes", info.Size())}
 	}
 	r := bufio.NewReaderSize(f, 64<<10)

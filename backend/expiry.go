@@ -77,12 +77,28 @@ func (e Expiry) Warning(now time.Time) string {
 
 // expiries keeps what is known about ends.
 type expiries struct {
-	mu   sync.Mutex
-	ends map[string]Expiry // by credential
+	mu    sync.Mutex
+	ends  map[string]Expiry // by credential
+	again chan struct{}     // capacity 1: look now, the configuration has changed
+}
+
+// changed forgets what was learned of credentials that sign in another way now, and asks for a look at once.
+func (e *expiries) changed(old, now *Config) {
+	e.mu.Lock()
+	for name := range e.ends {
+		if cred, ok := now.Credentials[name]; !ok || !cred.Same(old.Credentials[name]) {
+			delete(e.ends, name)
+		}
+	}
+	e.mu.Unlock()
+	select {
+	case e.again <- struct{}{}:
+	default:
+	}
 }
 
 // knownExpiry returns what the configuration tells about a credential's end.
-func (cfg Config) knownExpiry(name string) Expiry {
+func (cfg *Config) knownExpiry(name string) Expiry {
 	cred := cfg.Credentials[name]
 	switch cred.Kind() {
 	case token.ClientCert:
@@ -98,10 +114,11 @@ func (b *Backend) Expiries() []Expiry {
 	b.expiries.mu.Lock()
 	defer b.expiries.mu.Unlock()
 	var out []Expiry
-	for name := range b.cfg.Credentials {
+	cfg := b.config()
+	for name := range cfg.Credentials {
 		e, ok := b.expiries.ends[name]
 		if !ok {
-			e = b.cfg.knownExpiry(name)
+			e = cfg.knownExpiry(name)
 		}
 		if !e.At.IsZero() {
 			out = append(out, e)
@@ -146,6 +163,8 @@ func (b *Backend) watchExpiry(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		case <-b.expiries.again:
+			asked = time.Time{}
 		}
 	}
 }
@@ -155,20 +174,20 @@ const expiryMailFile = "expiry-mailed.json"
 
 func (b *Backend) mailedBefore() map[string]int {
 	out := make(map[string]int)
-	if b.cfg.ExpiryMail == "" {
+	if b.config().ExpiryMail == "" {
 		return out
 	}
-	if data, err := os.ReadFile(filepath.Join(b.cfg.State, expiryMailFile)); err == nil {
+	if data, err := os.ReadFile(filepath.Join(b.config().State, expiryMailFile)); err == nil {
 		_ = json.Unmarshal(data, &out) // damaged: one mail more
 	}
 	return out
 }
 
 func (b *Backend) rememberMailed(mailed map[string]int) {
-	if b.cfg.ExpiryMail == "" {
+	if b.config().ExpiryMail == "" {
 		return
 	}
-	if err := writeState(filepath.Join(b.cfg.State, expiryMailFile), mailed); err != nil {
+	if err := writeState(filepath.Join(b.config().State, expiryMailFile), mailed); err != nil {
 		b.log.Warn("mailed warnings not remembered", "err", err)
 	}
 }
@@ -176,10 +195,10 @@ func (b *Backend) rememberMailed(mailed map[string]int) {
 // mailExpiry puts a warning into the Inbox of the mailbox meant for it, where it is created and not sent. It reports
 // whether that is done; after the end of the credential that serves the mailbox it cannot be.
 func (b *Backend) mailExpiry(ctx context.Context, e Expiry, now time.Time) bool {
-	if b.cfg.ExpiryMail == "" {
+	if b.config().ExpiryMail == "" {
 		return false
 	}
-	a, ok := b.Account(b.cfg.ExpiryMail)
+	a, ok := b.Account(b.config().ExpiryMail)
 	if !ok {
 		return false // the configuration's check has said so
 	}
@@ -197,8 +216,9 @@ func (b *Backend) mailExpiry(ctx context.Context, e Expiry, now time.Time) bool 
 
 // askEnds reads the application objects of those credentials that ask for it.
 func (b *Backend) askEnds(ctx context.Context) {
-	for _, name := range slices.Sorted(maps.Keys(b.cfg.Credentials)) {
-		cred := b.cfg.Credentials[name]
+	credentials := b.config().Credentials
+	for _, name := range slices.Sorted(maps.Keys(credentials)) {
+		cred := credentials[name]
 		if !cred.AskSecretEnd || cred.Kind() != token.ClientSecret {
 			continue
 		}

@@ -52,7 +52,7 @@ func (r *rates) take(name string, perMinute int, use bool, now time.Time) bool {
 func (b *Backend) checkRate(login *Login, use bool) error {
 	n := login.Rate
 	if n == 0 {
-		n = b.cfg.Rate
+		n = b.config().Rate
 	}
 	if b.rates.take(foldUser(login.Username), n, use, time.Now()) {
 		return nil
@@ -81,10 +81,10 @@ func (b *Backend) checkSpace(size int64) error {
 		return nil
 	}
 	// A message above the direct way is taken apart on its way out, in memory, so its own size is all it needs.
-	if free-size >= b.cfg.MinFree {
+	if free-size >= b.config().MinFree {
 		return nil
 	}
-	return noSpace(fmt.Errorf("%d bytes are free on the disk of the queue, %d are to stay so, %d asked for", free, b.cfg.MinFree, size))
+	return noSpace(fmt.Errorf("%d bytes are free on the disk of the queue, %d are to stay so, %d asked for", free, b.config().MinFree, size))
 }
 
 // noSpace is the error for a full disk.

@@ -115,20 +115,7 @@ func newLogins(cfg []LoginConfig, state string, account func(address string) (*A
 
 // set replaces the configured logins. On an error the old ones stay.
 func (l *logins) set(cfg []LoginConfig) error {
-	users := make(map[string]*user, len(cfg))
-	var errs []error
-	for _, c := range cfg {
-		u, err := l.newUser(c)
-		if err != nil {
-			errs = append(errs, err)
-		}
-		name := foldUser(c.Username)
-		if users[name] != nil {
-			errs = append(errs, fmt.Errorf("login %s is there twice", c.Username))
-		}
-		users[name] = u
-	}
-	if err := errors.Join(errs...); err != nil {
+	if _, err := buildLogins(cfg, l.account); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -138,8 +125,26 @@ func (l *logins) set(cfg []LoginConfig) error {
 	return nil
 }
 
+// buildLogins prepares logins, each by its folded name. It fails on those that could never work.
+func buildLogins(cfg []LoginConfig, account func(address string) (*Account, bool)) (map[string]*user, error) {
+	users := make(map[string]*user, len(cfg))
+	var errs []error
+	for _, c := range cfg {
+		u, err := newUser(c, account)
+		if err != nil {
+			errs = append(errs, err)
+		}
+		name := foldUser(c.Username)
+		if users[name] != nil {
+			errs = append(errs, fmt.Errorf("login %s is there twice", c.Username))
+		}
+		users[name] = u
+	}
+	return users, errors.Join(errs...)
+}
+
 // newUser prepares one login.
-func (l *logins) newUser(c LoginConfig) (*user, error) {
+func newUser(c LoginConfig, account func(address string) (*Account, bool)) (*user, error) {
 	u := &user{LoginConfig: c}
 	var errs []error
 	var err error
@@ -147,11 +152,11 @@ func (l *logins) newUser(c LoginConfig) (*user, error) {
 		errs = append(errs, fmt.Errorf("login %s: %w", c.Username, err))
 	}
 	var ok bool
-	if u.account, ok = l.account(c.Mailbox); !ok {
+	if u.account, ok = account(c.Mailbox); !ok {
 		errs = append(errs, fmt.Errorf("login %s: mailbox %s is not configured", c.Username, c.Mailbox))
 	}
 	for _, s := range c.Shared {
-		a, ok := l.account(s)
+		a, ok := account(s)
 		if !ok {
 			errs = append(errs, fmt.Errorf("login %s: shared mailbox %s is not configured", c.Username, s))
 			continue
@@ -165,10 +170,10 @@ func (l *logins) newUser(c LoginConfig) (*user, error) {
 func (l *logins) buildLocked() {
 	users := make(map[string]*user, len(l.fromConfig)+len(l.fromState))
 	for _, c := range l.fromConfig {
-		users[foldUser(c.Username)], _ = l.newUser(c) // set has found it good
+		users[foldUser(c.Username)], _ = newUser(c, l.account) // set has found it good
 	}
 	for _, c := range l.fromState {
-		u, err := l.newUser(c)
+		u, err := newUser(c, l.account)
 		switch {
 		case err != nil:
 			l.log.Warn("login of the state folder left out", "err", err)
@@ -191,12 +196,6 @@ func (l *logins) buildLocked() {
 // A user name "login/address" opens the shared mailbox address in place of the login's own.
 func (b *Backend) Authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	return b.logins.authenticate(ctx, at)
-}
-
-// SetLogins replaces the logins while the backend runs. Sessions already logged in
-// stay, but for those that have more than their login now gives; see Enter. It fails, and changes nothing, if a login names a mailbox the backend was not made with.
-func (b *Backend) SetLogins(cfg []LoginConfig) error {
-	return b.logins.set(cfg)
 }
 
 // foldUser brings a user name to the form it is compared in.
@@ -264,8 +263,10 @@ func (c *LoginConfig) sending() sending {
 
 // FixedLogin returns a login that needs no password, for clients that are known by where they come from: devices in
 // listed networks, programs on this machine. Of c it uses all but the password, the protocols and the networks.
-func (b *Backend) FixedLogin(c LoginConfig) (*Login, error) {
-	a, ok := b.Account(c.Mailbox)
+func (b *Backend) FixedLogin(c LoginConfig) (*Login, error) { return fixedLogin(c, b.Account) }
+
+func fixedLogin(c LoginConfig, account func(address string) (*Account, bool)) (*Login, error) {
+	a, ok := account(c.Mailbox)
 	if !ok {
 		return nil, fmt.Errorf("mailbox %s is not configured", c.Mailbox)
 	}

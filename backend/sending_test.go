@@ -118,13 +118,13 @@ func TestLimits(t *testing.T) {
 	if err := b.CheckRoom(quick, 0); err != nil {
 		t.Errorf("another login: %v", err)
 	}
-	b.cfg.MinFree = 1 << 60
+	b.config().MinFree = 1 << 60
 	for _, err := range []error{b.CheckRoom(quick, 0), func() error { _, err := b.NewSubmission(quick, envelope(bob)); return err }()} {
 		if c, s, d, ok := StatusOf(err); KindOf(err) != OverQuota || !ok || fmt.Sprint(c, s, d) != "4 3 1" {
 			t.Errorf("full disk: %v", err)
 		}
 	}
-	b.cfg.MinFree = 0
+	b.config().MinFree = 0
 	if err := b.CheckRoom(quick, 1<<60); KindOf(err) != OverQuota {
 		t.Errorf("more than the disk holds: %v", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -37,7 +36,7 @@ type submission struct {
 	outbox  *outbox.Queue
 	rates   rates
 	repeats repeats
-	drop    *dropFolder // nil without one
+	drop    dropping
 }
 
 // adjustOutbox lets tests shorten the queue's waits.
@@ -45,12 +44,13 @@ var adjustOutbox func(*outbox.Options)
 
 // initSubmission opens the queue. Nothing is sent before runSubmission.
 func (b *Backend) initSubmission() error {
+	times := b.config().outboxTimes()
 	opts := outbox.Options{
 		Store:    b.store.Outbox(),
 		Sender:   &sender{b},
-		Lifetime: b.cfg.QueueLifetime,
-		Warn:     b.cfg.QueueWarn,
-		Keep:     b.cfg.LogKeep,
+		Lifetime: times.Lifetime,
+		Warn:     times.Warn,
+		Keep:     times.Keep,
 		Logger:   b.log,
 	}
 	if adjustOutbox != nil {
@@ -61,18 +61,20 @@ func (b *Backend) initSubmission() error {
 		return err
 	}
 	b.outbox = q
-	b.drop, err = b.openDrop(b.cfg.Drop)
+	drop, err := b.openDrop(b.config().Drop, b.Account)
+	b.drop.set(drop)
 	return err
+}
+
+func (cfg *Config) outboxTimes() outbox.Times {
+	return outbox.Times{Lifetime: cfg.QueueLifetime, Warn: cfg.QueueWarn, Keep: cfg.LogKeep}
 }
 
 // runSubmission sends what is queued until ctx ends.
 func (b *Backend) runSubmission(ctx context.Context) error {
-	var dropping sync.WaitGroup
-	if b.drop != nil {
-		dropping.Go(func() { b.drop.run(ctx) })
-	}
+	b.drop.begin(ctx)
 	err := b.outbox.Run(ctx)
-	dropping.Wait()
+	b.drop.wait()
 	return err
 }
 
@@ -304,7 +306,7 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 			}
 			s.id, s.ownID = f.Value, true
 		case "subject":
-			if s.b.cfg.LogSubject && s.subject == "" {
+			if s.b.config().LogSubject && s.subject == "" {
 				s.subject = shorten(message.DecodeWords(f.Value), maxLogSubject)
 			}
 		case "date":
@@ -515,11 +517,11 @@ func (s *Submission) Submit(ctx context.Context) (queueID string, err error) {
 			s.b.log.Info("message was taken before", "queue_id", id, "mailbox", row.Mailbox)
 			return id, nil
 		}
-		if gather := cmp.Or(s.login.Gather, s.b.cfg.Gather); gather > 0 {
+		if gather := cmp.Or(s.login.Gather, s.b.config().Gather); gather > 0 {
 			row.GatherUntil = time.Now().Add(gather)
 		}
 	}
-	wait := s.b.cfg.SendWait
+	wait := s.b.config().SendWait
 	if s.queueOnly {
 		wait = 0
 	}

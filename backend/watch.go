@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -247,6 +248,17 @@ func (a *Account) changed(ch store.Changes) {
 	}
 }
 
+// allGone ends all views: the mailbox is no longer configured.
+func (a *Account) allGone() {
+	a.mu.Lock()
+	ids := slices.Collect(maps.Keys(a.views))
+	a.mu.Unlock()
+	for _, id := range ids {
+		a.folderGone(id)
+	}
+}
+
+// folderGone ends the view of a folder that is no longer there.
 func (a *Account) folderGone(id store.FolderID) {
 	v := a.loadedView(id)
 	if v == nil {

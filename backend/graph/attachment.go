@@ -128,7 +128,7 @@ const opUpload = "upload attachment"
 
 func (s *session) check() error {
 	u, err := url.Parse(s.url)
-	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != s.c.base.Scheme {
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != s.c.endpoint.Load().base.Scheme {
 		return errors.New("upload session without a usable address")
 	}
 	return nil

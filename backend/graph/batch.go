@@ -204,7 +204,7 @@ func itemCall(op string, r batchRequest) call {
 // no result is known; the results of all pending ones then say so, too. It returns the token that was used.
 func (c *Client) batchOnce(ctx context.Context, op string, requests []batchRequest, pending []int, results []BatchResult) (sent int, token string, err error) {
 	index := make(map[string]int, len(pending))
-	r := call{op: op, kind: "batch", method: http.MethodPost, url: c.root + "/v1.0/$batch", items: len(pending), repeat: repeatAlways, used: &token}
+	r := call{op: op, kind: "batch", method: http.MethodPost, url: c.endpoint.Load().root + "/v1.0/$batch", items: len(pending), repeat: repeatAlways, used: &token}
 	for _, i := range pending {
 		index[requests[i].ID] = i
 		// The batch may be repeated as a whole only as far as its most delicate item may.

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -52,8 +53,7 @@ type Options struct {
 
 // Client makes Graph calls for one mailbox. It is safe for concurrent use.
 type Client struct {
-	base      *url.URL
-	root      string // base as text, without a slash at the end
+	endpoint  atomic.Pointer[endpoint]
 	user      string // "/users/{u}", encoded
 	tokens    TokenSource
 	http      *http.Client
@@ -62,6 +62,29 @@ type Client struct {
 	timeout   time.Duration
 	onRequest func(kind string, status int, d time.Duration)
 	err       error // what is wrong with the options; each call answers it
+}
+
+// endpoint is where Graph is.
+type endpoint struct {
+	base *url.URL
+	root string // base as text, without a slash at the end
+	err  error  // what is wrong with it
+}
+
+func newEndpoint(baseURL string) *endpoint {
+	if baseURL == "" {
+		baseURL = DefaultBaseURL
+	}
+	e := &endpoint{root: strings.TrimRight(baseURL, "/")}
+	base, err := url.Parse(e.root)
+	switch {
+	case err != nil:
+		base, e.err = &url.URL{}, fmt.Errorf("graph address: %w", err)
+	case base.Host == "" || (base.Scheme != "https" && base.Scheme != "http"):
+		e.err = fmt.Errorf("graph address %q is not an http address", baseURL)
+	}
+	e.base = base
+	return e
 }
 
 // New returns a client for one mailbox. It opens no connection. Options that cannot work are reported by each call.
@@ -74,22 +97,13 @@ func New(o Options) *Client {
 		onRequest: o.OnRequest,
 		user:      "/users/" + escape(o.User),
 	}
-	if o.BaseURL == "" {
-		o.BaseURL = DefaultBaseURL
-	}
-	c.root = strings.TrimRight(o.BaseURL, "/")
-	base, err := url.Parse(c.root)
+	c.SetBaseURL(o.BaseURL)
 	switch {
-	case err != nil:
-		c.err = fmt.Errorf("graph address: %w", err)
-	case base.Host == "" || (base.Scheme != "https" && base.Scheme != "http"):
-		c.err = fmt.Errorf("graph address %q is not an http address", o.BaseURL)
 	case o.User == "":
 		c.err = errors.New("graph client without a user")
 	case o.Tokens == nil:
 		c.err = errors.New("graph client without a token source")
 	}
-	c.base = base
 	h := o.HTTPClient
 	if h == nil {
 		h = NewHTTPClient()
@@ -109,6 +123,18 @@ func New(o Options) *Client {
 		c.timeout = DefaultTimeout
 	}
 	return c
+}
+
+// SetBaseURL makes all further requests go to another address of Graph, as Options.BaseURL. Links of the old one are void
+// then (ResyncRequired).
+func (c *Client) SetBaseURL(baseURL string) { c.endpoint.Store(newEndpoint(baseURL)) }
+
+// fault returns what is wrong with the options.
+func (c *Client) fault() error {
+	if c.err != nil {
+		return c.err
+	}
+	return c.endpoint.Load().err
 }
 
 // Budget returns the mailbox's budget, for its Usage and Delay.

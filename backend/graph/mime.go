@@ -98,7 +98,7 @@ func (c *Client) ImportMIME(ctx context.Context, folderID string, open func() (i
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", op, err)
 	}
-	return c.postMIME(ctx, op, c.root+"/beta"+c.user+path, open, size)
+	return c.postMIME(ctx, op, c.endpoint.Load().root+"/beta"+c.user+path, open, size)
 }
 
 func (c *Client) postMIME(ctx context.Context, op, url string, open func() (io.ReadCloser, error), size int64) (*Message, error) {

@@ -64,7 +64,7 @@ func TestPages(t *testing.T) {
 		t.Fatalf("%d pages, %d rows, %v", pages, rows, err)
 	}
 	for i, r := range s.seen()[1:] {
-		if got := strings.TrimPrefix(r.URI, c.root); got != links[i] {
+		if got := strings.TrimPrefix(r.URI, c.endpoint.Load().root); got != links[i] {
 			t.Errorf("followed %s\nas       %s", links[i], got)
 		}
 		if !strings.Contains(r.Header.Get("Prefer"), "odata.maxpagesize=7") {

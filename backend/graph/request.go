@@ -79,8 +79,8 @@ func (l *localError) Unwrap() error { return l.err }
 // do makes the call and its repeats. handle reads a successful answer while the call still holds its slots; it may be
 // nil. It must mark its own failures as *localError; others count as a broken answer.
 func (c *Client) do(ctx context.Context, r call, handle func(*http.Response) error) error {
-	if c.err != nil {
-		return c.err
+	if err := c.fault(); err != nil {
+		return err
 	}
 	lane := LaneOf(ctx)
 	patience, _ := patienceOf(ctx)
@@ -384,18 +384,19 @@ func isDial(err error) bool {
 }
 
 // address returns the whole URL of a path below the user.
-func (c *Client) address(path string) string { return c.root + "/v1.0" + c.user + path }
+func (c *Client) address(path string) string { return c.endpoint.Load().root + "/v1.0" + c.user + path }
 
 // link checks that a next or delta link leads where our token may go, and returns it unchanged.
 func (c *Client) link(link string) (string, error) {
-	if c.err != nil {
-		return "", c.err
+	if err := c.fault(); err != nil {
+		return "", err
 	}
 	u, err := url.Parse(link)
 	if err != nil {
 		return "", errors.New("link is no address")
 	}
-	if !strings.EqualFold(u.Scheme, c.base.Scheme) || !strings.EqualFold(hostPort(u), hostPort(c.base)) || u.User != nil {
+	base := c.endpoint.Load().base
+	if !strings.EqualFold(u.Scheme, base.Scheme) || !strings.EqualFold(hostPort(u), hostPort(base)) || u.User != nil {
 		return "", fmt.Errorf("link leads to another host, %s", u.Host)
 	}
 	return link, nil

@@ -79,7 +79,7 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		e := asError(err)
 		job.progress.LookErrs++
 		wait := max(q.backoff(job.progress.LookErrs), e.RetryAfter)
-		if time.Now().After(job.Expires.Add(q.opts.Lifetime)) {
+		if time.Now().After(job.Expires.Add(q.times.Load().Lifetime)) {
 			e.Outcome, e.Status = Permanent, "4.4.7"
 			e.Text = "It could not be found out whether the message was sent: the mailbox did not answer for too long."
 			return false, q.failed(it, job, e)

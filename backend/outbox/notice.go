@@ -118,7 +118,7 @@ func (q *Queue) removeCopy(ctx context.Context, job *Job) (time.Time, *store.Eve
 // tellDelay delivers the notice of a delay, once, to those who asked for it: RFC 3461
 // section 4.1 leaves it to us for others, and nobody wants more mail while things are slow.
 func (q *Queue) tellDelay(job *Job, e *Error) {
-	if !job.DelayNotified.IsZero() || job.EnvelopeFrom == "" || time.Since(job.Created) < q.opts.Warn {
+	if !job.DelayNotified.IsZero() || job.EnvelopeFrom == "" || time.Since(job.Created) < q.times.Load().Warn {
 		return
 	}
 	rcpts := wanted(job.Recipients, "DELAY")

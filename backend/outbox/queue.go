@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"cmp"
 	"container/heap"
 	"context"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/backend/store"
@@ -32,10 +34,19 @@ type Options struct {
 	Logger *slog.Logger
 }
 
+// Times are the Options that can be changed while the queue runs.
+type Times struct{ Lifetime, Warn, Keep time.Duration }
+
+// SetTimes changes them. Messages that are queued already keep the end they were given.
+func (q *Queue) SetTimes(t Times) {
+	q.times.Store(&Times{cmp.Or(max(t.Lifetime, 0), 48*time.Hour), cmp.Or(max(t.Warn, 0), 4*time.Hour), cmp.Or(max(t.Keep, 0), 7*24*time.Hour)})
+}
+
 // Queue holds the messages and runs the attempts. Rows and files are the truth; what
 // is in memory is only the schedule.
 type Queue struct {
-	opts  Options
+	opts  Options // but for times
+	times atomic.Pointer[Times]
 	store *store.Outbox
 	dir   string
 	log   *slog.Logger
@@ -72,9 +83,7 @@ func New(opts Options) (*Queue, error) {
 			*d = v
 		}
 	}
-	def(&opts.Lifetime, 48*time.Hour)
 	def(&opts.Grace, 10*time.Second)
-	def(&opts.Keep, 7*24*time.Hour)
 	if opts.Parallel <= 0 {
 		opts.Parallel = 4
 	}
@@ -87,9 +96,6 @@ func New(opts Options) (*Queue, error) {
 	if len(opts.Looks) == 0 {
 		opts.Looks = lookWaits
 	}
-	if opts.Warn <= 0 {
-		opts.Warn = 4 * time.Hour
-	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -98,6 +104,7 @@ func New(opts Options) (*Queue, error) {
 		slots: make(chan struct{}, opts.Total), pings: make(chan struct{}),
 		lanes: make(map[string]*lane), known: make(map[string]bool),
 	}
+	q.SetTimes(Times{Lifetime: opts.Lifetime, Warn: opts.Warn, Keep: opts.Keep})
 	if err := os.MkdirAll(q.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create spool folder: %w", err)
 	}
@@ -163,6 +170,42 @@ func (q *Queue) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Hurry makes the messages of a mailbox that have failed before be tried at once: what was in the way may be gone.
+func (q *Queue) Hurry(ctx context.Context, mailbox string) error {
+	rows, err := q.store.List(ctx, store.Filter{Mailbox: mailbox, States: []store.State{store.StateQueued}})
+	if err != nil {
+		return fmt.Errorf("list outbox: %w", err)
+	}
+	now := time.Now()
+	hurried := make(map[string]bool)
+	for _, r := range rows {
+		if r.Attempts == 0 || !r.NextAttempt.After(now) {
+			continue
+		}
+		_, err := q.update(ctx, r.ID, func(s *store.Submission) {
+			if s.State == store.StateQueued {
+				s.NextAttempt = now
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("hurry message: %w", err)
+		}
+		hurried[r.ID] = true
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if l := q.lanes[mailbox]; l != nil {
+		for _, it := range l.items {
+			if hurried[it.id] {
+				it.due = now
+			}
+		}
+		heap.Init(&l.items)
+		l.poke()
+	}
+	return nil
 }
 
 // load puts everything unfinished into the schedule.
@@ -252,7 +295,7 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	now := time.Now()
 	sub.ID, sub.Spool, sub.Size = s.id, s.id+spoolSuffix, s.size
 	sub.State = store.StateQueued
-	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.opts.Lifetime)
+	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.times.Load().Lifetime)
 	if sub.GatherUntil.After(now) {
 		sub.NextAttempt, wait = sub.GatherUntil, 0
 	}
@@ -465,7 +508,7 @@ func (q *Queue) update(ctx context.Context, id string, change func(*store.Submis
 }
 
 func (q *Queue) prune(ctx context.Context) {
-	gone, err := q.store.Delete(ctx, time.Now().Add(-q.opts.Keep))
+	gone, err := q.store.Delete(ctx, time.Now().Add(-q.times.Load().Keep))
 	if err != nil && ctx.Err() == nil {
 		q.log.Warn("outbox not pruned", "err", err)
 	}

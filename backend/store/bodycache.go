@@ -17,13 +17,13 @@ import (
 // A file is there before its row and goes after it, so that a row always finds its
 // file; files without a row are swept up by openBodies.
 type bodyCache struct {
-	s      *Store
-	dir    string // bodies
-	tmp    string // bodies/tmp
-	budget int64
-	codec  *codec
+	s     *Store
+	dir   string // bodies
+	tmp   string // bodies/tmp
+	codec *codec
 
 	mu      sync.Mutex
+	budget  int64
 	total   int64 // bytes on disk
 	open    map[BodyID]int
 	doomed  map[BodyID]string // rows are gone, files go when closed
@@ -308,6 +308,15 @@ func (c *bodyCache) writeAccess(t *tx) error {
 		}
 	}
 	return nil
+}
+
+// SetBodyBudget changes Options.BodyBudget. What is over it goes at once.
+func (s *Store) SetBodyBudget(ctx context.Context, budget int64) {
+	c := s.bodies
+	c.mu.Lock()
+	c.budget = budget
+	c.mu.Unlock()
+	c.evict(ctx, 0)
 }
 
 // evict removes the bodies used longest ago until a little less than the budget is

@@ -168,7 +168,7 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	switch {
 	case row.ID == drafts:
 		made, rest, err = s.createDraft(ctx, body, ix)
-	case s.o.ImportMIME:
+	case s.settings.Load().ImportMIME:
 		var size int64
 		if size, err = wireSize(body); err == nil {
 			made, err = s.o.Graph.ImportMIME(ctx, string(row.GraphID), openWire(body), size)
@@ -179,7 +179,7 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	if err != nil {
 		return nil, nil, fmt.Errorf("append message: %w", err)
 	}
-	if err = s.finish(ctx, made, rest, row.ID == drafts || s.o.ImportMIME, in); err == nil {
+	if err = s.finish(ctx, made, rest, row.ID == drafts || s.settings.Load().ImportMIME, in); err == nil {
 		return made, header, nil
 	}
 	// Half a message must not stay. The client's context may be what has ended.

@@ -332,7 +332,7 @@ func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []sto
 	if _, err := s.apply(context.WithoutCancel(ctx), id, nil, gone, nil); err != nil {
 		return nil, fmt.Errorf("record what was removed: %w", err)
 	}
-	if s.o.Delete == DeleteTrash {
+	if s.settings.Load().Delete == DeleteTrash {
 		if trash, ok := s.Role("deleteditems"); ok {
 			s.Poke(trash)
 		}
@@ -347,7 +347,7 @@ func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []sto
 func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) []error {
 	trash, _ := s.Role("deleteditems")
 	switch {
-	case s.o.Delete == DeleteTrash && from != trash:
+	case s.settings.Load().Delete == DeleteTrash && from != trash:
 		// The mark must not arrive there, or the next EXPUNGE of Trash would take the messages.
 		clear := make([]graph.UpdateItem, len(ids))
 		for i, id := range ids {
@@ -355,7 +355,7 @@ func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) 
 		}
 		s.o.Graph.UpdateMany(ctx, clear)
 		return s.o.Graph.DeleteMany(ctx, ids, graph.DeleteToTrash)
-	case s.o.Delete == DeletePurge:
+	case s.settings.Load().Delete == DeletePurge:
 		return s.orElse(ctx, ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeletePermanent), func(rest []string) []error {
 			return s.recoverable(ctx, rest, from == trash)
 		})

@@ -183,7 +183,7 @@ func quietEvery(poll time.Duration, open int) time.Duration {
 // scheduleLocked sets the time of the next delta round.
 func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 	if changed {
-		f.every = s.o.Poll
+		f.every = s.settings.Load().Poll
 	} else {
 		open := 0
 		for _, g := range s.folders {
@@ -191,7 +191,7 @@ func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 				open++
 			}
 		}
-		f.every = min(f.every+f.every/4, quietEvery(s.o.Poll, open))
+		f.every = min(f.every+f.every/4, quietEvery(s.settings.Load().Poll, open))
 	}
 	d := f.every
 	if f.opens == 0 {

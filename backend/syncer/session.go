@@ -12,7 +12,7 @@ func (s *Syncer) EnsureTree(ctx context.Context) error {
 	s.mu.Lock()
 	s.used = time.Now()
 	if s.tree.runs > 0 {
-		if time.Since(s.tree.ended) > s.o.Poll && !s.tree.busy && s.tree.fails == 0 && s.tree.due.After(s.used) {
+		if time.Since(s.tree.ended) > s.settings.Load().Poll && !s.tree.busy && s.tree.fails == 0 && s.tree.due.After(s.used) {
 			s.tree.due = s.used // for the next who asks
 			s.mu.Unlock()
 			s.poke()
@@ -65,20 +65,36 @@ func (s *Syncer) Opened(id store.FolderID) {
 	if f := s.folders[id]; f != nil {
 		f.opens++
 		f.active = true
-		f.every = s.o.Poll
+		f.every = s.settings.Load().Poll
 		now := time.Now()
 		s.used = now
 		if f.fails == 0 && !f.busy {
-			if now.Sub(f.ended) >= s.o.Poll {
+			if now.Sub(f.ended) >= s.settings.Load().Poll {
 				f.due = now
 			} else {
-				f.due = earlier(f.due, f.ended.Add(s.o.Poll))
+				f.due = earlier(f.due, f.ended.Add(s.settings.Load().Poll))
 			}
 		}
 	}
 	s.mu.Unlock()
 	s.poke()
 	s.pokeIdle()
+}
+
+// Hurry makes all that has failed run again at once, whatever it was told to wait: what was in the way may be gone.
+func (s *Syncer) Hurry() {
+	now := time.Now()
+	s.mu.Lock()
+	for _, f := range s.folders {
+		if f.fails > 0 {
+			f.fails, f.due = 0, now
+		}
+	}
+	s.tree.fails, s.tree.due = 0, now
+	s.mu.Unlock()
+	s.poke()
+	s.pokeIdle()
+	ring(s.push)
 }
 
 // Closed takes back one Opened.
@@ -101,7 +117,7 @@ func (s *Syncer) Refresh(ctx context.Context, id store.FolderID) error {
 		return store.ErrNotFound
 	}
 	s.used = time.Now()
-	if f.filled && f.walking || f.err == nil && f.runs > 0 && time.Since(f.ended) < s.o.Poll {
+	if f.filled && f.walking || f.err == nil && f.runs > 0 && time.Since(f.ended) < s.settings.Load().Poll {
 		s.mu.Unlock()
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postern/backend/graph"
@@ -50,6 +51,34 @@ type Options struct {
 	Sending func(messageID string) bool
 }
 
+// Settings are the Options that can be changed while the Syncer runs.
+type Settings struct {
+	Poll       time.Duration
+	Delete     DeletePolicy
+	ImportMIME bool
+}
+
+// Set changes the settings. What is under way ends by the old ones.
+func (s *Syncer) Set(n Settings) {
+	if n.Poll <= 0 {
+		n.Poll = DefaultPoll
+	}
+	old := s.settings.Swap(&n)
+	if old == nil || old.Poll == n.Poll {
+		return
+	}
+	s.mu.Lock()
+	now := time.Now()
+	for _, f := range s.folders {
+		f.every = n.Poll
+		if f.opens > 0 && f.fails == 0 && !f.busy {
+			f.due = earlier(f.due, now.Add(n.Poll))
+		}
+	}
+	s.mu.Unlock()
+	s.poke()
+}
+
 // DefaultPoll is how often an open folder is polled while it changes.
 const DefaultPoll = 5 * time.Second
 
@@ -71,8 +100,9 @@ const (
 
 // Syncer keeps one mailbox in step. Its methods may be called from any goroutine.
 type Syncer struct {
-	o   Options
-	log *slog.Logger
+	o        Options
+	settings atomic.Pointer[Settings]
+	log      *slog.Logger
 
 	// commit is held while the store is changed and the change is announced. No Graph call is made under it.
 	commit sync.Mutex
@@ -101,9 +131,6 @@ type Syncer struct {
 
 // New returns a Syncer. It does nothing before Run.
 func New(o Options) *Syncer {
-	if o.Poll <= 0 {
-		o.Poll = DefaultPoll
-	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -116,7 +143,7 @@ func New(o Options) *Syncer {
 	if o.Sending == nil {
 		o.Sending = func(string) bool { return false }
 	}
-	return &Syncer{
+	s := &Syncer{
 		o:       o,
 		log:     o.Logger.With("account", o.Address),
 		folders: make(map[store.FolderID]*folder),
@@ -131,6 +158,8 @@ func New(o Options) *Syncer {
 		idle:    make(chan struct{}, 1),
 		pings:   make(chan struct{}),
 	}
+	s.Set(Settings{Poll: o.Poll, Delete: o.Delete, ImportMIME: o.ImportMIME})
+	return s
 }
 
 // Run keeps the mailbox in step until ctx ends, and returns when everything it started has stopped.
@@ -207,7 +236,7 @@ func (s *Syncer) adoptLocked(rows []store.Folder, wellKnown map[string]string) {
 		present[r.ID] = true
 		f := s.folders[r.ID]
 		if f == nil {
-			f = &folder{id: r.ID, graphID: string(r.GraphID), every: s.o.Poll}
+			f = &folder{id: r.ID, graphID: string(r.GraphID), every: s.settings.Load().Poll}
 			s.folders[r.ID] = f
 		}
 		if r.Fill == store.FillDone {

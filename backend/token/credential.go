@@ -93,6 +93,11 @@ func (c Credential) String() string { return "credential " + c.Name }
 // GoString does so for %#v.
 func (c Credential) GoString() string { return c.String() }
 
+// Same reports whether other signs in alike, to the same place: what was learned of the one holds for the other.
+func (c Credential) Same(other Credential) bool {
+	return c.key() == other.key() && c.Graph() == other.Graph()
+}
+
 // key tells credentials apart that must not share a token. What proves the identity is part of it, as a digest: a
 // rotated secret is a new start, also where the old one was refused for good.
 type key struct {

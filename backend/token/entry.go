@@ -34,6 +34,7 @@ type entry struct {
 
 	mu       sync.Mutex
 	stopped  bool
+	retired  bool // not renewed ahead of time any more
 	tok      *oauth2.Token
 	deadline time.Time // tok is handed out until then
 	forced   time.Time // when tok replaced a refused one; else zero
@@ -67,7 +68,7 @@ func (e *entry) token(ctx context.Context) (*oauth2.Token, error) {
 		tok := e.tok
 		if !e.used {
 			e.used = true
-			if e.timer == nil && e.flight == nil && e.failure == nil {
+			if e.timer == nil && e.flight == nil && e.failure == nil && !e.retired {
 				e.renewLocked() // the renewal passed by while nobody used the credential
 			}
 		}
@@ -206,7 +207,7 @@ func (e *entry) failLocked(err error, now time.Time) *Error {
 }
 
 func (e *entry) scheduleLocked(after time.Duration) {
-	if e.stopped {
+	if e.stopped || e.retired {
 		return
 	}
 	if e.timer != nil {
@@ -249,6 +250,17 @@ func (e *entry) forgive() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.failures, e.retryAt = 0, time.Time{}
+}
+
+// retire ends renewals ahead of time.
+func (e *entry) retire() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retired = true
+	if e.timer != nil {
+		e.timer.Stop()
+		e.timer = nil
+	}
 }
 
 // stop ends the entry for good.

@@ -100,6 +100,22 @@ func (m *Manager) Source(cred Credential) *Source {
 	return &Source{e}
 }
 
+// Retire ends the renewals of all credentials but those in keep. Who still has a source of another may go on using it.
+func (m *Manager) Retire(keep []Credential) {
+	kept := make(map[key]bool, len(keep))
+	for _, c := range keep {
+		kept[c.key()] = true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for k, e := range m.entries {
+		if !kept[k] {
+			e.retire()
+			delete(m.entries, k)
+		}
+	}
+}
+
 // start runs f in a goroutine that Close waits for; false after Close.
 func (m *Manager) start(f func()) bool {
 	m.startMu.Lock()

@@ -285,3 +285,11 @@ func (c *configFile) folder() string {
 	}
 	return c.State
 }
+
+// keepState makes c use old's state folder: another one holds only after a restart.
+func (c *configFile) keepState(old *configFile) {
+	if c.Sendmail.Drop == filepath.Join(c.State, dropFolder) {
+		c.Sendmail.Drop = filepath.Join(old.State, dropFolder)
+	}
+	c.State, c.StateDir = old.State, old.StateDir
+}

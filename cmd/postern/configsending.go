@@ -84,6 +84,9 @@ func (c *configFile) checkRate(path string, n int) {
 	}
 }
 
+// dropFolder is where postern sendmail puts mail within the state folder.
+const dropFolder = "drop"
+
 func (c *configFile) checkSendmail(mailboxes map[string]bool) {
 	s := &c.Sendmail
 	c.checkSender("sendmail.fallback_from", s.FallbackFrom)
@@ -95,7 +98,7 @@ func (c *configFile) checkSendmail(mailboxes map[string]bool) {
 		c.errorf("sendmail.mailbox", "%s is not among mailboxes", s.Mailbox)
 	}
 	if s.Drop = c.beside(s.Drop); s.Drop == "" && s.Mailbox != "" {
-		s.Drop = filepath.Join(c.State, "drop")
+		s.Drop = filepath.Join(c.State, dropFolder)
 	}
 }
 

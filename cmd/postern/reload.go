@@ -6,9 +6,8 @@ import (
 	"reflect"
 )
 
-// reloadConfig reads the configuration again and takes over what can change while the
-// server runs: logins and the certificate. It returns the configuration that holds from now on:
-// the old one when the new one has faults.
+// reloadConfig reads the configuration again and takes it over. It returns the configuration that holds from now on: the
+// old one when the new one has faults.
 func reloadConfig(old *configFile, s *server, log *slog.Logger) *configFile {
 	next, err := readConfig(old.path, os.LookupEnv)
 	if err != nil {
@@ -24,8 +23,18 @@ func reloadConfig(old *configFile, s *server, log *slog.Logger) *configFile {
 	for _, w := range next.describe(next.warnings) {
 		log.Warn(w)
 	}
-	if err := s.backend.SetLogins(next.logins()); err != nil {
-		log.Error("logins not taken over: new mailboxes need a restart", "err", err)
+	if next.State != old.State {
+		log.Warn("changed, but holds only after a restart", "key", "state")
+		next.keepState(old)
+	}
+	cfg, err := next.backend(log)
+	if err != nil {
+		log.Error("configuration not taken over", "err", err)
+		return old
+	}
+	ch, err := s.backend.Reconfigure(cfg)
+	if err != nil {
+		log.Error("configuration not taken over", "err", err)
 		return old
 	}
 	if s.cert != nil {
@@ -36,11 +45,10 @@ func reloadConfig(old *configFile, s *server, log *slog.Logger) *configFile {
 	for _, key := range needRestart(old.config, next.config) {
 		log.Warn("changed, but holds only after a restart", "key", key)
 	}
-	log.Info("configuration taken over", "logins", len(next.Logins))
+	log.Info("configuration taken over", "logins", len(next.Logins), "added", ch.Added, "removed", ch.Removed, "sign_in", ch.SignIn)
 	// What needs a restart is compared with what runs, so that it is said again next time.
-	running := *old
-	running.Logins = next.Logins
-	return &running
+	next.Listeners, next.TLS = old.Listeners, old.TLS
+	return next
 }
 
 // needRestart names the top-level keys that differ and cannot be taken over.
@@ -49,7 +57,7 @@ func needRestart(old, next config) []string {
 	a, b := reflect.ValueOf(old), reflect.ValueOf(next)
 	for i := range a.NumField() {
 		key := a.Type().Field(i).Tag.Get("yaml")
-		if key != "logins" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+		if (key == "listeners" || key == "tls") && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
 			out = append(out, key)
 		}
 	}
