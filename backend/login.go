@@ -198,6 +198,11 @@ func (b *Backend) Authenticate(ctx context.Context, at Attempt) (*Login, error) 
 	return b.logins.authenticate(ctx, at)
 }
 
+// SetLogins replaces the logins alone; all else stays as it is. Sessions already logged in stay, but for those that have
+// more than their login now gives; see Enter. It fails, and changes nothing, if a login names a mailbox the backend does
+// not have.
+func (b *Backend) SetLogins(cfg []LoginConfig) error { return b.logins.set(cfg) }
+
 // foldUser brings a user name to the form it is compared in.
 func foldUser(name string) string { return strings.ToLower(norm.NFC.String(name)) }
 

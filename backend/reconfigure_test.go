@@ -37,7 +37,7 @@ func TestReconfigureMailboxes(t *testing.T) {
 	cfg := testConfig(t, url, dir)
 	b, _ := start(t, cfg)
 	inbox := open(t, accountOf(t, b, alice), "INBOX")
-	bobs := open(t, accountOf(t, b, bob), "INBOX")
+	bobs, bobLogin := open(t, accountOf(t, b, bob), "INBOX"), loginOf(t, b, bob)
 
 	next := testConfig(t, url, dir)
 	next.Mailboxes = []MailboxConfig{{Address: "Alice@contoso.example", Credential: "contoso", Aliases: []string{"a@contoso.example"}}, {Address: "carol@contoso.example", Credential: "contoso"}}
@@ -49,6 +49,9 @@ func TestReconfigureMailboxes(t *testing.T) {
 	}
 	if _, ok := b.Account(bob); ok {
 		t.Error("bob is still there")
+	}
+	if _, err := b.NewSubmission(bobLogin, envelope(alice)); KindOf(err) != Denied {
+		t.Errorf("a message through the mailbox that is gone: %v", err)
 	}
 	if a, ok := b.Account("A@contoso.example"); !ok || a != accountOf(t, b, alice) {
 		t.Error("no new alias")

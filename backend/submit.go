@@ -185,6 +185,10 @@ func (b *Backend) NewSubmission(login *Login, env Envelope) (*Submission, error)
 	if len(env.Recipients) == 0 {
 		return nil, &Error{Kind: Refused, Op: opSubmit, Text: "The message has no recipients"}
 	}
+	if a, ok := b.Account(login.Account.Address()); !ok || a != login.Account {
+		// A client that needs no log-in is still connected.
+		return nil, &Error{Kind: Denied, Op: opSubmit, Text: fmt.Sprintf("The mailbox %s is no longer configured", login.Account.Address())}
+	}
 	if err := b.checkRate(login, true); err != nil {
 		return nil, err
 	}
