@@ -119,12 +119,18 @@ func TestReconfigureRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, spoil := range map[string]func(*Config){
-		"state":          func(c *Config) { c.State = t.TempDir() },
-		"credential":     func(c *Config) { c.Mailboxes[0].Credential = "none" },
-		"alias twice":    func(c *Config) { c.Mailboxes[0].Aliases = []string{bob} },
-		"login":          func(c *Config) { c.Logins = []LoginConfig{{Username: "x", PasswordHash: hash, Mailbox: "nobody@contoso.example"}} },
-		"drop's mailbox": func(c *Config) { c.Drop = DropConfig{Dir: filepath.Join(dir, "drop"), Login: LoginConfig{Mailbox: "nobody"}} },
-		"drop's folder":  func(c *Config) { c.Drop = DropConfig{Dir: filepath.Join(file, "drop"), Login: LoginConfig{Mailbox: alice}} },
+		"state":       func(c *Config) { c.State = t.TempDir() },
+		"credential":  func(c *Config) { c.Mailboxes[0].Credential = "none" },
+		"alias twice": func(c *Config) { c.Mailboxes[0].Aliases = []string{bob} },
+		"login": func(c *Config) {
+			c.Logins = []LoginConfig{{Username: "x", PasswordHash: hash, Mailbox: "nobody@contoso.example"}}
+		},
+		"drop's mailbox": func(c *Config) {
+			c.Drop = DropConfig{Dir: filepath.Join(dir, "drop"), Login: LoginConfig{Mailbox: "nobody"}}
+		},
+		"drop's folder": func(c *Config) {
+			c.Drop = DropConfig{Dir: filepath.Join(file, "drop"), Login: LoginConfig{Mailbox: alice}}
+		},
 	} {
 		next := testConfig(t, url, dir)
 		next.Poll = time.Hour
