@@ -1,10 +1,8 @@
 package backend
 
 import (
-	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 	"time"
 
 	"postern/backend/outbox"
@@ -95,7 +93,7 @@ func noSpace(cause error) error {
 
 // storeError is the error for what could not be written.
 func storeError(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, errDiskQuota) {
+	if isNoSpace(err) {
 		return noSpace(err)
 	}
 	return &Error{Kind: Internal, Op: opSubmit, Err: err}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"syscall"
 
 	"postern/backend/graph"
 	"postern/backend/message"
@@ -33,6 +34,10 @@ func explain(err error) (Kind, string) {
 		return Unavailable, "Microsoft's sign-in service cannot be reached, try again later"
 	}
 	switch {
+	case isNoSpace(err):
+		return Unavailable, "the server's disk is full; its administrator must make room"
+	case errors.Is(err, store.ErrDamaged):
+		return Internal, "the server's database is damaged; its administrator must act, the log says how"
 	case errors.Is(err, syncer.ErrExists), errors.Is(err, store.ErrNameTaken):
 		return Exists, "a mailbox of that name exists already"
 	case errors.Is(err, syncer.ErrHasChildren), errors.Is(err, syncer.ErrSpecial), errors.Is(err, syncer.ErrBadName),
@@ -68,6 +73,11 @@ func explain(err error) (Kind, string) {
 	return Internal, ""
 }
 
+// isNoSpace reports a full disk or a used-up disk quota of the user Postern runs as.
+func isNoSpace(err error) bool {
+	return errors.Is(err, store.ErrNoSpace) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, errDiskQuota)
+}
+
 // sentence returns the innermost text of one of syncer's plain errors.
 func sentence(err error) string {
 	for _, e := range []error{syncer.ErrHasChildren, syncer.ErrSpecial, syncer.ErrBadName, syncer.ErrOwnChild} {
@@ -86,6 +96,10 @@ func advice(err error) string {
 	switch {
 	case err == nil:
 		return ""
+	case isNoSpace(err):
+		return "Make room on the disk of the state folder."
+	case errors.Is(err, store.ErrDamaged):
+		return "Follow the advice in the log: the replica can be read anew."
 	case graph.IsNoMailbox(err):
 		return "Configure the user principal name or object id of a user who has an Exchange Online mailbox; a licence may be missing."
 	case graph.IsQuota(err):

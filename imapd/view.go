@@ -2,6 +2,7 @@ package imapd
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strings"
 
@@ -47,7 +48,11 @@ func newView(ctx context.Context, account *backend.Account, name string, mbox *b
 	if v.claimsRecent() {
 		var err error
 		if first, err = mbox.ClaimRecent(ctx); err != nil {
-			return nil, err
+			// Nothing new is told then. A mailbox can be read also while nothing can be written, on a full disk for instance.
+			if ctx.Err() != nil {
+				return nil, err
+			}
+			first = math.MaxUint32
 		}
 	}
 	v.uids = mbox.UIDs()

@@ -179,9 +179,9 @@ func (d *database) explain(op string, err error) error {
 	if errors.As(err, &se) {
 		switch se.Code() & 0xff {
 		case sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT:
-			return fmt.Errorf("%s: %s is damaged or no SQLite database: %s: %w", op, d.path, d.kind.advice, err)
+			return fmt.Errorf("%s: %s %w: %s: %w", op, d.path, ErrDamaged, d.kind.advice, err)
 		case sqlite3.SQLITE_FULL:
-			return fmt.Errorf("%s: no space left for %s: %w", op, d.path, err)
+			return fmt.Errorf("%s: %w for %s: %w", op, ErrNoSpace, d.path, err)
 		}
 	}
 	return fmt.Errorf("%s: %w", op, err)

@@ -19,6 +19,11 @@ var (
 	ErrReadOnly = errors.New("outbox is open for reading only")
 	// ErrExists is returned for a submission whose id is taken.
 	ErrExists = errors.New("is there already")
+	// ErrNoSpace is returned when a database cannot grow because its disk is full. What
+	// writes files returns the operating system's error.
+	ErrNoSpace = errors.New("no space left")
+	// ErrDamaged is returned when a database file is not what SQLite has written.
+	ErrDamaged = errors.New("is damaged or no SQLite database")
 	// ErrUIDsExhausted is returned when a folder has given out all 2^32-1 UIDs.
 	ErrUIDsExhausted = errors.New("folder has no UIDs left")
 )

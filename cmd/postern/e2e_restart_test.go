@@ -146,6 +146,10 @@ func TestE2EKillKeepsQueue(t *testing.T) {
 
 // sendMail submits one small message, logged in as login.
 func sendMail(addr, login, from, to, id string) error {
+	return sendMailText(addr, login, from, to, id, "hello\r\n")
+}
+
+func sendMailText(addr, login, from, to, id, body string) error {
 	c, err := smtp.Dial(addr)
 	if err != nil {
 		return err
@@ -164,7 +168,7 @@ func sendMail(addr, login, from, to, id string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "From: %s\r\nTo: %s\r\nSubject: queue\r\nMessage-ID: %s\r\n\r\nhello\r\n", from, to, id); err != nil {
+	if _, err := fmt.Fprintf(w, "From: %s\r\nTo: %s\r\nSubject: queue\r\nMessage-ID: %s\r\n\r\n%s", from, to, id, body); err != nil {
 		return err
 	}
 	return w.Close() // the answer to the message
