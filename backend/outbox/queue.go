@@ -311,6 +311,9 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 		os.Remove(q.path(sub.Spool))
 		return "", fmt.Errorf("store submission: %w", err)
 	}
+	if err := os.Chmod(q.path(sub.Spool), acceptedMode); err != nil {
+		q.log.Debug("mode of spool file", "queue_id", sub.ID, "err", err) // only sweep looks at it
+	}
 
 	q.mu.Lock()
 	var w *waiter

@@ -154,13 +154,21 @@ func (q *Queue) files() ([]string, error) {
 	return ids, nil
 }
 
+// acceptedMode is that of the files of accepted messages, so that a start without their rows can tell them from what was being
+// written when the process died. It is not synced: after a power cut the rows alone count.
+const acceptedMode = 0o400
+
+// unsentDir is where files go that were accepted and that the database knows nothing of.
+const unsentDir = "unsent"
+
 // finished reports whether nothing but a notice can be left to do for a message.
 func finished(r *store.Submission) bool {
 	return settledState(r.State)
 }
 
 // sweep removes files that belong to no unfinished row: what was being written when
-// the process died, and what was sent just before.
+// the process died, and what was sent just before. What was accepted, and has lost its row with a database that
+// was damaged or came from a backup, is put aside: who was to get it is not known any more.
 func (q *Queue) sweep() error {
 	half, err := filepath.Glob(filepath.Join(q.dir, "*"+tempSuffix))
 	if err != nil {
@@ -171,19 +179,51 @@ func (q *Queue) sweep() error {
 	if err != nil {
 		return err
 	}
+	var lost []string
 	for _, id := range ids {
 		r, err := q.store.Get(context.Background(), id)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return fmt.Errorf("read outbox: %w", err)
 		}
-		if err != nil || finished(r) && r.NextAttempt.IsZero() {
-			stale = append(stale, q.path(id+spoolSuffix))
+		name := q.path(id + spoolSuffix)
+		switch {
+		case err != nil && accepted(name):
+			lost = append(lost, name)
+		case err != nil || finished(r) && r.NextAttempt.IsZero():
+			stale = append(stale, name)
 		}
+	}
+	if err := q.putAside(lost); err != nil {
+		return err
 	}
 	for _, name := range stale {
 		if err := os.Remove(name); err != nil {
 			q.log.Warn("spool file not removed", "file", filepath.Base(name), "err", err)
 		}
 	}
+	return nil
+}
+
+func accepted(name string) bool {
+	info, err := os.Stat(name)
+	return err == nil && info.Mode().Perm() == acceptedMode
+}
+
+// putAside moves files out of the spool folder to where a person finds them.
+func (q *Queue) putAside(files []string) error {
+	if len(files) == 0 {
+		return nil
+	}
+	dir := filepath.Join(filepath.Dir(q.dir), unsentDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("put unsent mail aside: %w", err)
+	}
+	for _, name := range files {
+		if err := os.Rename(name, filepath.Join(dir, filepath.Base(name))); err != nil {
+			return fmt.Errorf("put unsent mail aside: %w", err)
+		}
+	}
+	q.log.Error("mail that waits is not in the queue: was its database replaced? The files are put aside, look whom they are for and send them again",
+		"count", len(files), "folder", dir)
 	return nil
 }

@@ -49,7 +49,7 @@ var replicaKind = &dbKind{
 
 var outboxKind = &dbKind{
 	file: "outbox.db", migrations: "migrations/sqlite/outbox", applicationID: 0x506f534f,
-	advice: "stop postern and restore the file from a backup, or move it (and its -wal and -shm) away and start again: messages that were still queued are then only found in the spool folder",
+	advice: "stop postern and restore the file from a backup, or move it (and its -wal and -shm) away and start again: messages that were still queued are then put into the folder unsent of the state folder",
 }
 
 const readers = 4 // connections per database; SQLite reads are short

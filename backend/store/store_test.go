@@ -274,7 +274,7 @@ func TestForeignFiles(t *testing.T) {
 		want       []string
 	}{
 		{"text", "replica.db", []byte(strings.Repeat("this is no database\n", 500)), []string{"replica.db", "damaged", "read anew"}},
-		{"text for outbox", "outbox.db", []byte(strings.Repeat("this is no database\n", 500)), []string{"outbox.db", "damaged", "spool"}},
+		{"text for outbox", "outbox.db", []byte(strings.Repeat("this is no database\n", 500)), []string{"outbox.db", "damaged", "unsent"}},
 		{"other program's", "replica.db", foreignBytes, []string{"replica.db", "another program"}},
 		{"other program's for outbox", "outbox.db", foreignBytes, []string{"outbox.db", "another program"}},
 	} {
