@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -33,6 +34,8 @@ type Account struct {
 	syncer  *syncer.Syncer
 	learned addresses
 	tokens  tokenSource
+	quota   atomic.Int64 // bytes; 0: not known
+	usage   usage
 
 	credential token.Credential // belongs to Backend.adopt
 

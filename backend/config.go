@@ -51,6 +51,7 @@ type MailboxConfig struct {
 	Address    string // user principal name or object id, used as {user} in Graph paths
 	Credential string // key of Config.Credentials
 	Aliases    []string
+	Quota      int64 // bytes the mailbox may hold, as an administrator knows it: Graph does not tell; 0: not known
 }
 
 // LoginConfig is one of Postern's own logins.

@@ -158,6 +158,7 @@ func (b *Backend) adopt(p *plan) (ch Changed, gone []*Account) {
 		added, other := b.known[a.id] == nil, !a.credential.Same(cred)
 		b.known[a.id] = a
 		a.credential = cred
+		a.quota.Store(p.boxes[i].Quota)
 		a.tokens.set(b.tokens.Source(cred))
 		a.graph.SetBaseURL(cred.Graph())
 		a.syncer.Set(syncer.Settings{Poll: p.cfg.Poll, Delete: syncer.DeletePolicy(p.cfg.Delete), ImportMIME: p.cfg.Append == AppendImportMIME})

@@ -161,7 +161,11 @@ func TestReconfigureSettings(t *testing.T) {
 	next := testConfig(t, url, dir)
 	next.Delete, next.MaxMessage, next.QueueLifetime = DeleteTrash, 1000, time.Hour
 	next.Drop = DropConfig{Dir: filepath.Join(dir, "drop"), Login: LoginConfig{Username: "sendmail", Mailbox: alice, RewriteFrom: true}}
+	next.Mailboxes[0].Quota = 5e9
 	reconfigure(t, b, next)
+	if q, err := a.Quota(t.Context()); err != nil || q.Limit != 5e9 {
+		t.Errorf("quota %+v: %v", q, err)
+	}
 	eventually(t, m, "mail by the new poll time", func() bool { return len(m.UIDs()) == 3 })
 	big, err := a.NewMessage()
 	if err != nil {

@@ -243,6 +243,9 @@ func (a *Account) loadedView(id store.FolderID) *view {
 
 // changed hands a commit to those who watch the folder. The syncer calls it, in order of the commits.
 func (a *Account) changed(ch store.Changes) {
+	if len(ch.Added) > 0 || len(ch.Removed) > 0 {
+		a.usage.changed.Store(true)
+	}
 	if v := a.loadedView(ch.Folder); v != nil {
 		v.apply(&ch)
 	}

@@ -212,7 +212,7 @@ func (s *session) writeListEntry(req *listRequest, e *listEntry) {
 // listStatus answers the STATUS of RFC 5819. Where that fails LIST goes on
 // without it, unless nothing works any more.
 func (s *session) listStatus(req *listRequest, e *listEntry) error {
-	st, err := s.mailboxStatus(e.account, e.inner)
+	st, err := s.mailboxStatus(e.account, e.inner, req.status)
 	if err == nil {
 		s.writeStatus(e.name, req.status, st)
 		return nil

@@ -94,12 +94,12 @@ var limitsBeforeLogin = wire.Limits{
 
 // Server serves IMAP on any number of listeners.
 type Server struct {
-	opts   Options
-	limits Limits
-	log    *slog.Logger
-	keys   keyCache // for SORT and THREAD
+	opts Options
+	log  *slog.Logger
+	keys keyCache // for SORT and THREAD
 
 	mu        sync.Mutex
+	limits    Limits
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
 	perIP     map[netip.Addr]int
@@ -122,6 +122,13 @@ func New(opts Options) *Server {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	return s
+}
+
+// SetLimits replaces the limits. Connections that are open keep those they began with.
+func (s *Server) SetLimits(l Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits = l.withDefaults()
 }
 
 // Serve accepts connections of l until ctx ends or Shutdown is called; it then

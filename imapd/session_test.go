@@ -394,6 +394,12 @@ func TestTooManyConnections(t *testing.T) {
 			t.Errorf("%d sessions", open)
 		}
 		greeted(l.dial(t))
+		// Other limits hold from the next connection on.
+		server.SetLimits(Limits{Connections: 3, ConnectionsPerIP: 3})
+		greeted(l.dial(t))
+		c = l.dial(t)
+		c.expect("* BYE [UNAVAILABLE] Too many connections")
+		c.expectEOF()
 	})
 }
 

@@ -10,11 +10,12 @@ import (
 type statusItems struct {
 	names  []string
 	modSeq bool // HIGHESTMODSEQ is among them
+
+	deletedSize bool // DELETED-STORAGE is
 }
 
 // status is STATUS. RFC 3501 section 6.3.10, RFC 8438 (SIZE), RFC 9051 (DELETED),
-// RFC 7162 (HIGHESTMODSEQ),
-// RFC 7889 (APPENDLIMIT).
+// RFC 7162 (HIGHESTMODSEQ), RFC 7889 (APPENDLIMIT), RFC 9208 (DELETED-STORAGE).
 func (s *session) status(*command) error {
 	s.dec.Space()
 	name := s.dec.Mailbox()
@@ -30,7 +31,7 @@ func (s *session) status(*command) error {
 	if err != nil {
 		return err
 	}
-	st, err := s.mailboxStatus(account, inner)
+	st, err := s.mailboxStatus(account, inner, items)
 	if err != nil {
 		return err
 	}
@@ -47,6 +48,8 @@ func (s *session) parseStatusItems() *statusItems {
 		case "MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "APPENDLIMIT", "MAILBOXID":
 		case "HIGHESTMODSEQ":
 			items.modSeq = true
+		case "DELETED-STORAGE":
+			items.deletedSize = true
 		default:
 			d.Fail(bad("Unknown STATUS item"))
 		}
@@ -60,15 +63,23 @@ func (s *session) parseStatusItems() *statusItems {
 	return items
 }
 
-func (s *session) mailboxStatus(account *backend.Account, inner string) (st backend.Status, err error) {
+// mailboxStatus is what is to be told of a mailbox.
+type mailboxStatus struct {
+	backend.Status
+	deletedSize int64 // if asked for
+}
+
+func (s *session) mailboxStatus(account *backend.Account, inner string, items *statusItems) (st mailboxStatus, err error) {
 	err = s.wait(func(ctx context.Context) (err error) {
-		st, err = account.Status(ctx, inner)
+		if st.Status, err = account.Status(ctx, inner); err == nil && items.deletedSize {
+			st.deletedSize, err = account.DeletedSize(ctx, inner)
+		}
 		return err
 	})
 	return st, err
 }
 
-func (s *session) writeStatus(name string, items *statusItems, st backend.Status) {
+func (s *session) writeStatus(name string, items *statusItems, st mailboxStatus) {
 	e := s.enc
 	e.Raw("* STATUS ").Mailbox(name).Raw(" (")
 	for i, item := range items.names {
@@ -91,6 +102,8 @@ func (s *session) writeStatus(name string, items *statusItems, st backend.Status
 			e.Num(uint64(st.Unseen))
 		case "DELETED":
 			e.Num(uint64(st.Deleted))
+		case "DELETED-STORAGE":
+			e.Num(uint64(max(0, st.deletedSize)))
 		case "SIZE":
 			e.Num(uint64(max(0, st.Size)))
 		case "HIGHESTMODSEQ":

@@ -71,7 +71,7 @@ func (w *world) serve(limits Limits) {
 			Name: "contoso", Tenant: "contoso.example", ClientID: "2c9b0c44-0000-4000-8000-000000000000", ClientSecret: "a-secret",
 			LoginURL: web.URL, GraphURL: web.URL,
 		}},
-		Mailboxes: []backend.MailboxConfig{{Address: alice, Credential: "contoso"}, {Address: support, Credential: "contoso"}},
+		Mailboxes: []backend.MailboxConfig{{Address: alice, Credential: "contoso", Quota: 1 << 30}, {Address: support, Credential: "contoso"}},
 		Logins: []backend.LoginConfig{
 			{Username: "alice", PasswordHash: hash, Mailbox: alice, IMAP: true},
 			{Username: "boss", PasswordHash: hash, Mailbox: alice, Shared: []string{support}, IMAP: true},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -119,6 +120,42 @@ func (c *Client) WellKnownFolders(ctx context.Context, names []string) (map[stri
 		ids[names[i]] = f.ID
 	}
 	return ids, nil
+}
+
+// FolderSizes returns how many bytes the messages of each folder take in the store, folders below not counted. Folders that
+// are gone, or whose answer does not tell, are left out.
+func (c *Client) FolderSizes(ctx context.Context, ids []string) (map[string]int64, error) {
+	const op = "read folder sizes"
+	query := ListOptions{Select: []string{"id"}, Expand: []PropertyID{PropFolderSize}}.query()
+	items := make([]BatchItem, len(ids))
+	for i, id := range ids {
+		path, err := itemPath("mailFolders", id, query)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", op, err)
+		}
+		items[i] = BatchItem{Method: http.MethodGet, Path: path}
+	}
+	results, err := c.batch(ctx, op, items)
+	if err != nil {
+		return nil, err
+	}
+	sizes := make(map[string]int64, len(ids))
+	for i, r := range results {
+		if r.Err != nil {
+			if IsTemporary(r.Err) {
+				return nil, r.Err
+			}
+			continue
+		}
+		var row Message // a folder's extended properties look the same
+		if err := json.Unmarshal(r.Body, &row); err != nil {
+			return nil, &transportError{op, err}
+		}
+		if n, err := strconv.ParseInt(row.Extended[PropFolderSize], 10, 64); err == nil && n >= 0 {
+			sizes[ids[i]] = n
+		}
+	}
+	return sizes, nil
 }
 
 // CreateFolder creates a folder under parentID, or at the top when that is empty. A name that is taken is

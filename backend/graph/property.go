@@ -20,6 +20,7 @@ type PropertyID struct {
 // Properties that a mail bridge needs. Types matter: the answer has the type that was asked for.
 var (
 	PropSize             = PropertyID{Type: "Integer", Tag: 0x0E08}    // the store's size, not that of the MIME
+	PropFolderSize       = PropertyID{Type: "Long", Tag: 0x0E08}       // of a folder: what its messages take, those of folders below not
 	PropFlags            = PropertyID{Type: "Integer", Tag: 0x0E07}    // 1 read, 4 submitted, 8 unsent; MS-OXCMSG
 	PropLastVerb         = PropertyID{Type: "Integer", Tag: 0x1081}    // 102 replied, 103 to all, 104 forwarded
 	PropIcon             = PropertyID{Type: "Integer", Tag: 0x1080}    // 261 replied, 262 forwarded

@@ -66,6 +66,7 @@ type mailboxConfig struct {
 	Address    string   `yaml:"address"`
 	Credential string   `yaml:"credential"`
 	Aliases    []string `yaml:"aliases"`
+	Quota      byteSize `yaml:"quota"` // what the mailbox may hold, told to IMAP clients; not told when absent
 }
 
 // loginConfig is one of Postern's own logins.
@@ -123,6 +124,10 @@ type imapConfig struct {
 	Size   string        `yaml:"size"`   // auto, exact or estimate
 	Append string        `yaml:"append"` // json or import-mime
 	Delete string        `yaml:"delete"` // recoverable, trash or purge
+
+	Connections           int `yaml:"connections"`             // at once, of one listener
+	ConnectionsPerAddress int `yaml:"connections_per_address"` // the same from one address
+	ConnectionsPerLogin   int `yaml:"connections_per_login"`   // of one login, over all listeners
 }
 
 type queueConfig struct {
@@ -151,7 +156,8 @@ func defaultConfig() config {
 	return config{
 		State: "/var/lib/postern",
 		SMTP:  smtpConfig{Wait: 10 * time.Second, MaxMessage: 150e6},
-		IMAP:  imapConfig{Poll: 5 * time.Second, Size: "auto", Append: "json", Delete: "recoverable"},
+		IMAP: imapConfig{Poll: 5 * time.Second, Size: "auto", Append: "json", Delete: "recoverable",
+			Connections: 2000, ConnectionsPerAddress: 500, ConnectionsPerLogin: 100},
 		Queue: queueConfig{Lifetime: 48 * time.Hour, Warn: 4 * time.Hour, LogKeep: 7 * 24 * time.Hour, MinFree: 100e6},
 		Cache: cacheConfig{Bodies: 2e9},
 	}

@@ -119,6 +119,9 @@ func (c *configFile) checkMailboxes() map[string]bool {
 		case !ok:
 			c.errorf(path+".credential", "there is no credential %q under credentials%s", m.Credential, c.names())
 		}
+		if _, ok := c.lines[path+".quota"]; ok && m.Quota < 1e6 {
+			c.errorf(path+".quota", "%v is too small: at least 1MB; leave it out where it is not known", m.Quota)
+		}
 		for j, a := range append([]string{m.Address}, m.Aliases...) {
 			key := path + ".address"
 			if j > 0 {
@@ -349,6 +352,9 @@ func (c *configFile) checkLimits() {
 	// Mail programs give up on the end of DATA after ten minutes (RFC 5321 section 4.5.3.2.6), many much sooner.
 	c.between("smtp.wait", c.SMTP.Wait, 0, 5*time.Minute)
 	c.between("imap.poll", c.IMAP.Poll, time.Second, time.Hour)
+	c.checkConnections("imap.connections", c.IMAP.Connections)
+	c.checkConnections("imap.connections_per_address", c.IMAP.ConnectionsPerAddress)
+	c.checkConnections("imap.connections_per_login", c.IMAP.ConnectionsPerLogin)
 	c.checkRate("smtp.rate", c.SMTP.Rate)
 	c.between("smtp.gather", c.SMTP.Gather, 0, time.Minute)
 	c.between("queue.warn", c.Queue.Warn, time.Minute, 30*24*time.Hour)
@@ -359,6 +365,13 @@ func (c *configFile) checkLimits() {
 	}
 	if c.Cache.Bodies < 1e6 {
 		c.errorf("cache.bodies", "%v is too small: at least 1MB", c.Cache.Bodies)
+	}
+}
+
+func (c *configFile) checkConnections(path string, n int) {
+	// A desktop client opens five or more.
+	if n < 5 || n > 100_000 {
+		c.errorf(path, "%d is out of range: from 5 to 100000 connections", n)
 	}
 }
 

@@ -70,6 +70,7 @@ var schemaText = map[string]string{
 	"credentials.cloud":                "GCC is global, GCC High is usgov.",
 	"mailboxes":                        "The Microsoft 365 mailboxes to serve, shared ones too.",
 	"mailboxes.address":                "User principal name or object id.",
+	"mailboxes.quota":                  "What the mailbox may hold, told to IMAP clients: Graph does not tell it.",
 	"logins":                           "Postern's own user names and passwords.",
 	"logins.password_hash":             "Printed by: postern login hash.",
 	"listeners":                        "Where clients connect.",

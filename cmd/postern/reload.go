@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+
+	"postern/imapd"
 )
 
 // reloadConfig reads the configuration again and takes it over. It returns the configuration that holds from now on: the
@@ -36,6 +38,12 @@ func reloadConfig(old *configFile, s *server, log *slog.Logger) *configFile {
 	if err != nil {
 		log.Error("configuration not taken over", "err", err)
 		return old
+	}
+	s.imapLimits = next.imapLimits()
+	for _, f := range s.fronts {
+		if f, ok := f.server.(*imapd.Server); ok {
+			f.SetLimits(s.imapLimits)
+		}
 	}
 	if s.cert != nil {
 		if err := s.cert.load(); err != nil {

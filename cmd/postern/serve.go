@@ -81,7 +81,7 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 	if err != nil {
 		return err
 	}
-	s := &server{log: log, systemd: newSystemd(log)}
+	s := &server{log: log, systemd: newSystemd(log), imapLimits: conf.imapLimits()}
 	if conf.TLS.Certificate != "" {
 		s.cert = &certificate{certFile: conf.beside(conf.TLS.Certificate), keyFile: conf.beside(conf.TLS.Key)}
 		if err := s.cert.load(); err != nil && conf.needsCertificate() {
@@ -126,6 +126,8 @@ type server struct {
 	systemd *systemd      // may be nil
 	pings   chan struct{} // of alive; not buffered
 	ending  atomic.Bool
+
+	imapLimits imapd.Limits
 }
 
 // open takes the ports and the state folder, without answering anybody yet. Close is run's business; on an error all is closed again.
@@ -230,7 +232,7 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 		f.server, err = smtpd.New(opts)
 	case "imap":
 		f.server = imapd.New(imapd.Options{Backend: s.backend, TLSConfig: s.tlsConfig(f.conf), ImplicitTLS: f.conf.TLS == "implicit",
-			AllowPlainAuth: f.conf.AllowPlaintext, Limits: imapd.Limits{Message: cfg.MaxMessage}, Logger: log})
+			AllowPlainAuth: f.conf.AllowPlaintext, Limits: s.imapLimits, Logger: log})
 	case "http":
 		f.server = httpd.New(httpd.Options{Accounts: s.states, Warnings: s.warnings, Alive: s.alive, Check: s.check, Version: versionString(), Logger: log})
 	default:

@@ -7,6 +7,7 @@ import (
 
 	"postern/backend"
 	"postern/backend/token"
+	"postern/imapd"
 )
 
 // backend translates a checked configuration into the backend's own.
@@ -40,7 +41,7 @@ func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
 		cfg.Credentials[name] = c.credential(name)
 	}
 	for _, m := range c.Mailboxes {
-		cfg.Mailboxes = append(cfg.Mailboxes, backend.MailboxConfig{Address: m.Address, Credential: m.Credential, Aliases: m.Aliases})
+		cfg.Mailboxes = append(cfg.Mailboxes, backend.MailboxConfig{Address: m.Address, Credential: m.Credential, Aliases: m.Aliases, Quota: int64(m.Quota)})
 	}
 	return cfg, nil
 }
@@ -55,4 +56,10 @@ func (c *configFile) logins() []backend.LoginConfig {
 			Rate: l.Rate, Gather: l.Gather})
 	}
 	return out
+}
+
+// imapLimits are those of IMAP clients, on each listener.
+func (c *configFile) imapLimits() imapd.Limits {
+	return imapd.Limits{Message: int64(c.SMTP.MaxMessage), Connections: c.IMAP.Connections,
+		ConnectionsPerIP: c.IMAP.ConnectionsPerAddress, PerLogin: c.IMAP.ConnectionsPerLogin}
 }
