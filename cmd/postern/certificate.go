@@ -5,34 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 )
 
-// certificate is the listeners' certificate, which can be replaced while they run.
-type certificate struct {
-	certFile, keyFile string
-	current           atomic.Pointer[tls.Certificate]
-}
-
-// load reads the files. On an error the certificate in use stays.
-func (c *certificate) load() error {
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
+// readCertificate reads the listeners' certificate. It is nil, without an error, where the configuration names none, or
+// one that no listener needs cannot be read.
+func readCertificate(conf *configFile) (*tls.Certificate, error) {
+	if conf.TLS.Certificate == "" {
+		return nil, nil
 	}
-	c.current.Store(&pair)
-	return nil
+	pair, err := tls.LoadX509KeyPair(conf.beside(conf.TLS.Certificate), conf.beside(conf.TLS.Key))
+	switch {
+	case err != nil && conf.needsCertificate():
+		return nil, fmt.Errorf("certificate: %w", err)
+	case err != nil:
+		return nil, nil
+	}
+	return &pair, nil
 }
 
-// tlsConfig returns what a listener with TLS needs, nil for one without.
+// tlsConfig returns what a listener with TLS needs, nil for one without. Its certificate can be replaced while it is used.
 func (s *server) tlsConfig(l listenerConfig) *tls.Config {
-	if !l.usesTLS() || s.cert == nil {
+	if !l.usesTLS() {
 		return nil
 	}
 	cfg := &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if cert := s.cert.current.Load(); cert != nil {
+			if cert := s.cert.Load(); cert != nil {
 				return cert, nil
 			}
 			return nil, errors.New("no certificate is loaded")

@@ -169,7 +169,7 @@ func (s *server) waitReady(ctx context.Context) bool {
 func (s *server) welcome(out io.Writer, state string) {
 	addr := make(map[string]string)
 	for _, f := range s.fronts {
-		addr[f.conf.Protocol] = f.listener.Addr().String()
+		addr[f.conf.Protocol] = f.port.addr().String()
 	}
 	_, imapPort, _ := net.SplitHostPort(addr["imap"]) // it listens, so it has a port
 	rc := filepath.Join(state, "mbsyncrc")

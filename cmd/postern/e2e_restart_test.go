@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -261,51 +259,6 @@ func summary(calls []graphsim.Request) string {
 		n[q.Method+" "+q.Template]++
 	}
 	return fmt.Sprint(n)
-}
-
-// SIGHUP takes over logins and the certificate; a faulty file changes nothing.
-func TestE2EReload(t *testing.T) {
-	r := newRig(t, nil)
-	path := filepath.Join(r.dir, "postern.yaml")
-	login := func(user, password string) error {
-		return smtpLogin(r.addr["smtp/none"], user, password)
-	}
-	if err := login(sampleOther, e2ePassword); err != nil {
-		t.Fatal(err)
-	}
-	hup := func() {
-		if err := r.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var stdin bytes.Buffer
-	stdin.WriteString("new password\n")
-	r.mustRunEnv(t, stdin.Bytes(), "login", "add", "-c", path, "--mailbox", sampleOther, "--password-stdin", "scanner")
-	r.mustRunEnv(t, nil, "login", "revoke", "-c", path, sampleOther)
-	oldCert := r.servedCertificate(t)
-	r.writeCertificate()
-	hup()
-	within(t, 10*time.Second, "the new login", func() bool { return login("scanner", "new password") == nil })
-	if err := login(sampleOther, e2ePassword); err == nil {
-		t.Error("a revoked login still works")
-	}
-	if bytes.Equal(oldCert, r.servedCertificate(t)) {
-		t.Error("the old certificate is still served")
-	}
-
-	good, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, append(good, "colour: red\n"...), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	hup()
-	within(t, 10*time.Second, "the fault in the log", func() bool { return strings.Contains(r.log.String(), "unknown key colour") })
-	if err := login("scanner", "new password"); err != nil {
-		t.Errorf("after a faulty file: %v", err)
-	}
-	r.stop()
 }
 
 // mustRunEnv runs the program itself with the rig's secret in its environment.

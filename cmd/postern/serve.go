@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -34,8 +36,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the server",
 		Long: `Serve runs Postern until SIGTERM or SIGINT. When it is ready it prints one line for each listener.
-On SIGHUP it reads the configuration again and takes over logins and the certificate; it says what else
-has changed and needs a restart.
+On SIGHUP it reads the configuration again and takes over all but another state folder. Sessions go on, but for those
+whose login has lost a right; a configuration with faults changes nothing.
 
 Under systemd it says when it is ready, reloading or stopping, keeps the line of systemctl status true, and answers the
 watchdog as long as it really works. A listener with address: "systemd:NAME" takes the socket of that name.`,
@@ -82,12 +84,11 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 		return err
 	}
 	s := &server{log: log, systemd: newSystemd(log), imapLimits: conf.imapLimits()}
-	if conf.TLS.Certificate != "" {
-		s.cert = &certificate{certFile: conf.beside(conf.TLS.Certificate), keyFile: conf.beside(conf.TLS.Key)}
-		if err := s.cert.load(); err != nil && conf.needsCertificate() {
-			return err
-		}
+	pair, err := readCertificate(conf)
+	if err != nil {
+		return err
 	}
+	s.cert.Store(pair)
 	opened := s.systemd.starting()
 	err = s.open(cfg, conf.Listeners)
 	opened()
@@ -96,7 +97,7 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 	}
 	ready := func() {
 		for _, l := range s.fronts {
-			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.listener.Addr(), l.conf.TLS)
+			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.port.addr(), l.conf.TLS)
 		}
 	}
 	reload := func() {
@@ -109,25 +110,36 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 
 // front is one listener with the server that answers there.
 type front struct {
-	conf     listenerConfig
-	listener net.Listener
-	server   interface {
+	conf       listenerConfig
+	maxMessage int64
+	port       *port
+	server     interface {
 		Serve(context.Context, net.Listener) error
 		Shutdown(context.Context) error
 	}
+	stop context.CancelFunc // ends Serve; sessions go on
 }
 
 // server is a running Postern.
 type server struct {
 	log     *slog.Logger
-	cert    *certificate // nil without one
+	cert    atomic.Pointer[tls.Certificate] // of all listeners; nil without one
 	backend *backend.Backend
-	fronts  []front
+	fronts  []*front
+	retired []*front      // that answer nobody new, but may still have sessions
 	systemd *systemd      // may be nil
 	pings   chan struct{} // of alive; not buffered
 	ending  atomic.Bool
+	serving serving
 
 	imapLimits imapd.Limits
+}
+
+// serving is what run shares with reloads.
+type serving struct {
+	fail                 context.CancelCauseFunc // ends run
+	ctx, pages           context.Context         // of fronts, and of status pages, which answer to the last
+	fronts, pagesRunning sync.WaitGroup
 }
 
 // open takes the ports and the state folder, without answering anybody yet. Close is run's business; on an error all is closed again.
@@ -146,8 +158,8 @@ func (s *server) open(cfg backend.Config, listeners []listenerConfig) (err error
 	if s.backend, err = backend.New(cfg); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
-	for i := range s.fronts {
-		if err := s.prepare(&s.fronts[i], cfg); err != nil {
+	for _, f := range s.fronts {
+		if err := s.prepare(f, cfg); err != nil {
 			return err
 		}
 	}
@@ -176,10 +188,7 @@ func (s *server) listen(listeners []listenerConfig) error {
 		}
 		errs = append(errs, err)
 		for _, l := range list {
-			if len(conf.ProxyFrom) > 0 {
-				l = newProxyListener(l, conf.ProxyFrom, s.log)
-			}
-			s.fronts = append(s.fronts, front{conf: conf, listener: l})
+			s.fronts = append(s.fronts, &front{conf: conf, port: newPort(l)})
 		}
 	}
 	return errors.Join(errs...)
@@ -191,7 +200,7 @@ func (s *server) answerStarting() (done func()) {
 	var servers []*http.Server
 	var serving sync.WaitGroup
 	for _, f := range s.fronts {
-		tcp, ok := f.listener.(*net.TCPListener)
+		tcp, ok := f.port.socket.(*net.TCPListener)
 		if f.conf.Protocol != "http" || f.conf.TLS != "none" || !ok {
 			continue
 		}
@@ -218,7 +227,8 @@ func (s *server) answerStarting() (done func()) {
 
 // prepare makes the server that answers on f.
 func (s *server) prepare(f *front, cfg backend.Config) (err error) {
-	log := s.log.With("listener", f.listener.Addr().String())
+	f.maxMessage = cfg.MaxMessage
+	log := s.log.With("listener", f.port.addr().String())
 	switch f.conf.Protocol {
 	case "smtp":
 		opts := smtpd.Options{Backend: s.backend, Hostname: hostname(), TLS: smtpd.TLSMode(f.conf.TLS), TLSConfig: s.tlsConfig(f.conf),
@@ -239,6 +249,24 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 		err = fmt.Errorf("protocol %q is unknown", f.conf.Protocol)
 	}
 	return err
+}
+
+// start lets a front answer.
+func (s *server) start(f *front) {
+	l := f.port.lease()
+	if len(f.conf.ProxyFrom) > 0 {
+		l = newProxyListener(l, f.conf.ProxyFrom, s.log)
+	}
+	ctx, running := s.serving.ctx, &s.serving.fronts
+	if f.conf.Protocol == "http" {
+		ctx, running = s.serving.pages, &s.serving.pagesRunning
+	}
+	ctx, f.stop = context.WithCancel(ctx)
+	running.Go(func() {
+		if err := f.server.Serve(ctx, l); err != nil {
+			s.serving.fail(fmt.Errorf("%s on %s: %w", f.conf.Protocol, f.port.addr(), err))
+		}
+	})
 }
 
 func (s *server) states() []backend.AccountState {
@@ -326,17 +354,9 @@ func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, re
 	// Status pages answer to the last, so that who watches sees the server stop.
 	pages, stopPages := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopPages()
-	var serving, servingPages sync.WaitGroup
+	s.serving.ctx, s.serving.pages, s.serving.fail = ctx, pages, stop
 	for _, f := range s.fronts {
-		ctx, wg := ctx, &serving
-		if f.conf.Protocol == "http" {
-			ctx, wg = pages, &servingPages
-		}
-		wg.Go(func() {
-			if err := f.server.Serve(ctx, f.listener); err != nil {
-				stop(fmt.Errorf("%s on %s: %w", f.conf.Protocol, f.listener.Addr(), err))
-			}
-		})
+		s.start(f)
 	}
 	ready()
 	s.systemd.ready()
@@ -355,13 +375,13 @@ func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, re
 	s.log.Info("stopping")
 	s.systemd.stopping()
 
-	s.shutdown(func(f front) bool { return f.conf.Protocol != "http" }, stopTime)
-	serving.Wait()
+	s.shutdown(func(f *front) bool { return f.conf.Protocol != "http" }, stopTime)
+	s.serving.fronts.Wait()
 	stopBackend()
 	<-backendDone
-	s.shutdown(func(f front) bool { return f.conf.Protocol == "http" }, stopPagesTime)
+	s.shutdown(func(f *front) bool { return f.conf.Protocol == "http" }, stopPagesTime)
 	stopPages()
-	servingPages.Wait()
+	s.serving.pagesRunning.Wait()
 	watching.Wait()
 	s.log.Info("stopped")
 	if errors.Is(cause, context.Canceled) {
@@ -371,11 +391,11 @@ func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, re
 }
 
 // shutdown ends those fronts that which names; their clients may finish within grace.
-func (s *server) shutdown(which func(front) bool, grace time.Duration) {
+func (s *server) shutdown(which func(*front) bool, grace time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	var stopping sync.WaitGroup
-	for _, f := range s.fronts {
+	for _, f := range slices.Concat(s.fronts, s.retired) {
 		if !which(f) {
 			continue
 		}
@@ -391,7 +411,7 @@ func (s *server) shutdown(which func(front) bool, grace time.Duration) {
 // close frees the ports and the state folder. It is called once.
 func (s *server) close() {
 	for _, f := range s.fronts {
-		f.listener.Close() // closed already after a run
+		f.port.close()
 	}
 	if s.backend == nil {
 		return
