@@ -20,6 +20,7 @@ var parts = map[string][]string{
 	"backend/graphsim": {},
 	"backend/store":    {},
 	"backend/outbox":   {"backend/store", "backend/message"}, // sends through an interface of its own
+	"backend/backup":   {"backend/store", "backend/outbox"},  // commands use it, beside the backend
 	"backend/syncer":   {"backend/graph", "backend/store", "backend/message"},
 	"imapd/wire":       {},
 }

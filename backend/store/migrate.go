@@ -5,6 +5,8 @@ import (
 	"embed"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 
 	"github.com/pressly/goose/v3"
 )
@@ -27,7 +29,11 @@ func (d *database) migrate(ctx context.Context) error {
 		return d.explain("migrate", err)
 	}
 	if have > know {
-		return fmt.Errorf("open %s: written by a newer Postern (tables of version %d, this program knows %d): use that version, or another state folder", d.path, have, know)
+		advice := "use that version, or restore a backup made by this one"
+		if _, err := os.Stat(filepath.Join(filepath.Dir(d.path), beforeUpdate)); err == nil {
+			advice = "use that version, or go back to the copy made before the update: postern restore " + filepath.Join(filepath.Dir(d.path), beforeUpdate)
+		}
+		return fmt.Errorf("open %s: written by a newer Postern (tables of version %d, this program knows %d): %s", d.path, have, know, advice)
 	}
 	if have == know {
 		return nil

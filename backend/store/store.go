@@ -72,6 +72,12 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 			s.Close()
 		}
 	}()
+	if err := checkRestored(s.dir); err != nil {
+		return nil, err
+	}
+	if err := s.copyBeforeUpdate(ctx); err != nil {
+		return nil, err
+	}
 	if s.outbox, err = openOutbox(ctx, s.dir, s.now); err != nil {
 		return nil, err
 	}

@@ -17,3 +17,17 @@ func keepOwner(f *os.File, like fs.FileInfo) error {
 	}
 	return f.Chown(int(st.Uid), int(st.Gid))
 }
+
+// ownAs returns a function that gives files the owner of a folder, where this process may: what root puts into a state folder the
+// service must be able to use.
+func ownAs(dir string) (func(path string) error, error) {
+	info, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || os.Geteuid() != 0 || st.Uid == 0 {
+		return nil, nil
+	}
+	return func(path string) error { return os.Lchown(path, int(st.Uid), int(st.Gid)) }, nil
+}
