@@ -2,11 +2,13 @@ package backend
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -18,9 +20,32 @@ type inProcess struct{ http.Handler }
 
 func (h inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
+	cut := false
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				panic(p)
+			}
+		}()
+		cut = true
+		h.ServeHTTP(w, r)
+		cut = false
+	}()
+	select {
+	case <-done:
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
 	resp := w.Result()
 	resp.Request = r
+	if cut {
+		if w.Body.Len() == 0 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		resp.Body = io.NopCloser(io.MultiReader(resp.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
+	}
 	return resp, nil
 }
 

@@ -222,13 +222,22 @@ func (q *Queue) load(ctx context.Context) error {
 	now := time.Now()
 	for i := range rows {
 		r := &rows[i]
-		it := &item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt, notice: finished(r)}
+		it := &item{id: r.ID, mailbox: r.Mailbox, due: dueOf(r, now), notice: finished(r)}
 		if r.State == store.StateUnclear && it.due.Before(now) {
 			it.due = now.Add(q.opts.Looks[0])
 		}
 		q.addLocked(it)
 	}
 	return nil
+}
+
+// dueOf is when a row is due. A row that was written in the future has been written before the clock was set back: what counts is
+// how long it was to wait then.
+func dueOf(r *store.Submission, now time.Time) time.Time {
+	if ahead := r.Updated.Sub(now); ahead > time.Minute && !r.NextAttempt.IsZero() {
+		return r.NextAttempt.Add(-ahead)
+	}
+	return r.NextAttempt
 }
 
 // unfinished returns all rows with something left to do.

@@ -55,12 +55,21 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 	case err != nil && graph.IsQuota(err):
 		// A mailbox over its quota refuses delta although plain lists work (observed, not documented).
 		s.log.Warn("mailbox is full, delta is refused: comparing lists", "mailbox", row.Name)
-		s.mu.Lock()
-		f.byList = true
-		s.mu.Unlock()
-		changed, err = s.relistByList(ctx, f, row)
+		changed, err = s.goByList(ctx, f, row)
+	case graph.ResyncRequired(err) && !strings.HasPrefix(row.FillLink, deltaMark):
+		// Not only a link that was kept is void, but one that was given out a moment ago, or the first question of all.
+		s.log.Warn("delta links are void at once: comparing lists", "mailbox", row.Name, "err", err)
+		changed, err = s.goByList(ctx, f, row)
 	}
 	return changed, err
+}
+
+// goByList compares lists from now on, until delta is tried again.
+func (s *Syncer) goByList(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
+	s.mu.Lock()
+	f.byList = true
+	s.mu.Unlock()
+	return s.relistByList(ctx, f, row)
 }
 
 // fill walks through the whole folder twice at the same time. One walk lists all columns, oldest first so that UIDs

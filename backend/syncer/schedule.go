@@ -36,7 +36,7 @@ type folder struct {
 	active   bool // somebody has asked for it since it appeared, or it was filled before
 	creating int  // writes under way that make messages in here
 	late     bool // the last round left something out because a client is at work on it
-	byList   bool // the mailbox is full and refuses delta: compare lists
+	byList   bool // delta is refused, as by a mailbox that is full: compare lists
 }
 
 // spread gives each folder its own part of d, so that not all are polled at once.

@@ -135,8 +135,9 @@ func (s *Syncer) syncTree(ctx context.Context) error {
 		s.log.Info("folder tree is read anew", "err", err)
 		next, changed, err = s.readTree(ctx, l, "")
 	}
-	if graph.IsQuota(err) {
-		// A mailbox over its quota refuses delta although plain lists work (observed, not documented).
+	if graph.IsQuota(err) || graph.ResyncRequired(err) {
+		// A mailbox over its quota refuses delta although plain lists work (observed, not documented). So may one whose
+		// links are void as soon as they are given out.
 		next, changed, err = s.listTree(ctx, l)
 	}
 	if err != nil {

@@ -1,0 +1,296 @@
+package backend
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/emersion/go-imap/v2"
+
+	"postern/backend/graphsim"
+	"postern/backend/store"
+)
+
+// virtual runs a backend with one mailbox of ten messages on virtual time.
+func virtual(t *testing.T, poll time.Duration, do func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account)) {
+	synctest.Test(t, func(t *testing.T) {
+		sim := graphsim.New(graphsim.Options{EmptyPageEvery: -1})
+		sim.AddTenant("6d5f3f6e-0000-4000-8000-000000000000", testTenant)
+		sim.AddApp(testTenant, testApp, testSecret, "Mail.ReadWrite", "Mail.Send")
+		sim.AddUser(testTenant, graphsim.UserSpec{UPN: alice})
+		for i := range 10 {
+			sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})
+		}
+		cfg := testConfig(t, "http://graph.example", t.TempDir())
+		cfg.Mailboxes = cfg.Mailboxes[:1]
+		cfg.Poll = poll
+		cfg.HTTPClient = &http.Client{Transport: inProcess{sim}}
+		b, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { b.Run(ctx); close(done) }()
+		defer func() {
+			cancel()
+			<-done
+			b.Close()
+		}()
+		do(t, sim, b, accountOf(t, b, alice))
+	})
+}
+
+// unsent returns the rows of the queue that are not settled.
+func unsent(t *testing.T, b *Backend) []store.Submission {
+	t.Helper()
+	rows, err := b.store.Outbox().List(t.Context(), store.Filter{States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows
+}
+
+func arrivals(sim *graphsim.Sim) map[string]int {
+	n := make(map[string]int)
+	for _, d := range sim.Delivered() {
+		n[d.MessageID]++
+	}
+	return n
+}
+
+// An hour without Microsoft, of whatever kind: mailboxes are read and marked from the replica, mail is taken, the service is not
+// pestered, and afterwards everything is done by itself: each message has left once, the marks are in Graph, new mail is seen.
+func TestOutage(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fault graphsim.Fault
+		calls int // at most, in the hour
+	}{
+		{"503", graphsim.Fault{Path: `/v1\.0/`, Status: 503}, 600},
+		{"500 after the effect", graphsim.Fault{Path: `/v1\.0/.*/send(Mail)?$`, Status: 500, AfterEffect: true}, 2000},
+		{"429 without Retry-After", graphsim.Fault{Path: `/v1\.0/`, Status: 429, Code: "ApplicationThrottled"}, 1000},
+		{"429 with a long Retry-After", graphsim.Fault{Path: `/v1\.0/`, Status: 429, Code: "ApplicationThrottled", RetryAfter: "300"}, 60},
+		{"truncated", graphsim.Fault{Path: `/v1\.0/`, TruncateBody: true}, 1000},
+		{"slow", graphsim.Fault{Path: `/v1\.0/`, Delay: 40 * time.Second}, 600},
+		{"hanging", graphsim.Fault{Path: `/v1\.0/`, Delay: 20 * time.Minute, Status: 504}, 600},
+		{"no token", graphsim.Fault{Path: `oauth2`, Status: 503}, 200},
+		{"token refused", graphsim.Fault{Path: `/v1\.0/`, TokenExpired: true}, 600},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+				m, err := a.Open(t.Context(), "INBOX", false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Close()
+				time.Sleep(10 * time.Minute)
+				if strings.Contains(tt.fault.Path, "oauth2") {
+					time.Sleep(time.Hour) // the token is used up sooner or later
+				}
+				inject(t, sim, tt.fault)
+				if tt.name == "no token" {
+					inject(t, sim, graphsim.Fault{Path: `/v1\.0/`, TokenExpired: true})
+				}
+				sim.ResetRequests()
+				accepted := 0
+				for i := range 12 {
+					text := fmt.Sprintf("From: %s\r\nTo: x@fabrikam.example\r\nSubject: during %d\r\nMessage-ID: <during.%d@contoso.example>\r\n\r\nhello\r\n", alice, i, i)
+					began := time.Now()
+					if _, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"), text); err != nil {
+						t.Errorf("submission %d: %v", i, err)
+					}
+					accepted++
+					if d := time.Since(began); d > 2*time.Second {
+						t.Errorf("submission %d took %s, the wait is 1 s", i, d)
+					}
+					if _, err := m.Store(t.Context(), []imap.UID{imap.UID(i%10 + 1)}, StoreAdd, []imap.Flag{imap.FlagFlagged}, 0); err != nil {
+						t.Errorf("store %d: %v", i, err)
+					}
+					began = time.Now()
+					if err := m.Refresh(t.Context()); err != nil {
+						t.Errorf("NOOP: %v", err)
+					}
+					if d := time.Since(began); d > 5*time.Second {
+						t.Errorf("NOOP took %s", d)
+					}
+					time.Sleep(5 * time.Minute)
+				}
+				if st, err := a.Status(t.Context(), "INBOX"); err != nil || st.Messages != 10 {
+					t.Errorf("status = %+v, %v", st, err)
+				}
+				calls := sim.CountRequests(nil)
+				if calls > tt.calls {
+					t.Errorf("%d requests in the hour, want at most %d", calls, tt.calls)
+				}
+				sim.ClearFaults()
+				sim.DeliverMessage(alice, mail(77))
+				time.Sleep(35 * time.Minute) // the longest wait of the queue is half an hour
+				if left := unsent(t, b); len(left) != 0 {
+					t.Errorf("%d messages wait, the first: %+v", len(left), left[0])
+				}
+				got := arrivals(sim)
+				for i := range accepted {
+					if n := got[fmt.Sprintf("<during.%d@contoso.example>", i)]; n != 1 {
+						t.Errorf("message %d arrived %d times", i, n)
+					}
+				}
+				if n := len(m.UIDs()); n != 11 {
+					t.Errorf("%d messages are seen, want the new one too", n)
+				}
+				flagged := 0
+				for _, msg := range sim.Messages(alice, "inbox") {
+					if msg.Flagged {
+						flagged++
+					}
+				}
+				if flagged != 10 {
+					t.Errorf("%d marks are in Graph, want 10", flagged)
+				}
+				if n := len(sim.Messages(alice, "drafts")); n != 0 {
+					t.Errorf("%d drafts are left", n)
+				}
+				if st := a.State(); st.LastError != "" {
+					t.Errorf("state = %+v", st)
+				}
+				t.Logf("%d requests in the hour", calls)
+			})
+		})
+	}
+}
+
+// After an outage new mail is seen soon, not after the longest wait of the outage.
+func TestOutageEndIsSeen(t *testing.T) {
+	virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+		m, err := a.Open(t.Context(), "INBOX", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		time.Sleep(time.Minute)
+		inject(t, sim, graphsim.Fault{Path: `/v1\.0/`, Status: 503})
+		time.Sleep(time.Hour)
+		sim.ClearFaults()
+		sim.DeliverMessage(alice, mail(50))
+		began := time.Now()
+		for len(m.UIDs()) == 10 && time.Since(began) < time.Hour {
+			time.Sleep(time.Second)
+		}
+		t.Logf("seen after %s", time.Since(began))
+		if d := time.Since(began); d > 6*time.Minute {
+			t.Errorf("a message that came after the outage was seen after %s", d)
+		}
+	})
+}
+
+// Every delta link is void at once, each time: mail is seen all the same, UIDs stay, and it does not cost more than a listing each time.
+func TestDeltaAlwaysGone(t *testing.T) {
+	virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+		m, err := a.Open(t.Context(), "INBOX", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		time.Sleep(time.Minute)
+		before := slices.Clone(m.UIDs())
+		valid := m.UIDValidity()
+		inject(t, sim, graphsim.Fault{Path: "delta", ResetDelta: true})
+		sim.ResetRequests()
+		since := m.HighestModSeq()
+		old := sim.Messages(alice, "inbox")[0].ID
+		sim.DeliverMessage(alice, mail(60))
+		sim.DeleteMessage(alice, old, true)
+		time.Sleep(30 * time.Minute)
+		if n := sim.CountRequests(nil); n > 1500 {
+			t.Errorf("%d requests in half an hour", n)
+		} else {
+			t.Logf("%d requests in half an hour", n)
+		}
+		if ch := m.Changes(since); len(ch.Added) != 1 || len(ch.Removed) != 1 {
+			t.Errorf("changes = %+v, want one message more and one less", ch)
+		}
+		after := m.UIDs()
+		if m.UIDValidity() != valid || len(after) != 10 {
+			t.Errorf("UIDVALIDITY was %d, is %d; %d messages", valid, m.UIDValidity(), len(after))
+		}
+		for _, uid := range after {
+			if uid <= before[len(before)-1] && !slices.Contains(before, uid) {
+				t.Errorf("UID %d is new among the old ones", uid)
+			}
+		}
+		sim.ClearFaults()
+		sim.DeliverMessage(alice, mail(61))
+		time.Sleep(10 * time.Minute)
+		if len(m.UIDs()) != 11 {
+			t.Errorf("%d messages when delta works again", len(m.UIDs()))
+		}
+	})
+}
+
+// The clock is set while the server is down: backwards, so that all times of the state folder lie ahead, or forwards. Mail that waits
+// leaves, new mail is seen, UIDVALIDITY grows.
+func TestClockSet(t *testing.T) {
+	for _, jump := range []time.Duration{-400 * 24 * time.Hour, -2 * time.Hour, 30 * time.Hour} {
+		t.Run(jump.String(), func(t *testing.T) {
+			quickly(t)
+			sim, url := newSim(t, graphsim.Options{})
+			for i := range 3 {
+				sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})
+			}
+			inject(t, sim, graphsim.Fault{Path: "/send(Mail)?$", Status: 503})
+			cfg := testConfig(t, url, t.TempDir())
+			b, stop := start(t, cfg)
+			a := accountOf(t, b, alice)
+			valid := open(t, a, "INBOX").UIDValidity()
+			id, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"), "From: "+alice+"\nTo: x@fabrikam.example\nMessage-ID: <clock@contoso.example>\n\nhello\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop()
+			shiftTimes(t, cfg.State, -jump) // as if they had been written by a clock that far ahead
+			sim.ClearFaults()
+			b, _ = start(t, cfg)
+			a = accountOf(t, b, alice)
+			row := settledRow(t, b, id)
+			if row.State != store.StateSent {
+				t.Errorf("the message is %s: %s", row.State, row.LastError)
+			}
+			m := open(t, a, "INBOX")
+			if m.UIDValidity() != valid {
+				t.Errorf("UIDVALIDITY was %d, is %d", valid, m.UIDValidity())
+			}
+			sim.DeliverMessage(alice, mail(9))
+			eventually(t, m, "new mail", func() bool { return len(m.UIDs()) == 4 })
+			if err := a.Create(t.Context(), "Later", ""); err != nil {
+				t.Fatal(err)
+			}
+			if v := open(t, a, "Later").UIDValidity(); v <= valid {
+				t.Errorf("UIDVALIDITY of a new mailbox is %d, an older one has %d", v, valid)
+			}
+			if _, err := m.Body(t.Context(), 1); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// shiftTimes moves all times of the queue by d.
+func shiftTimes(t *testing.T, dir string, d time.Duration) {
+	t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(dir, "outbox.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	ms := d.Milliseconds()
+	if _, err := db.Exec("UPDATE submissions SET next_attempt = next_attempt + ?, created = created + ?, updated = updated + ?, expires = expires + ?", ms, ms, ms, ms); err != nil {
+		t.Fatal(err)
+	}
+}
