@@ -142,6 +142,7 @@ func (b *Backend) newAccount(cfg *Config, address string, id store.AccountID) *A
 		limits.UploadBytes = int64(n) << 20
 	}
 	a.budget = graph.NewBudget(limits)
+	b.restorePace(a)
 	a.graph = graph.New(graph.Options{User: address, Tokens: &a.tokens, HTTPClient: cfg.HTTPClient, Logger: a.log, Budget: a.budget})
 	a.syncer = syncer.New(syncer.Options{
 		Address: address, Account: id, Graph: a.graph, Store: b.store, Logger: b.log,

@@ -23,8 +23,9 @@ import (
 // 4,000,000 or 4,194,304 bytes is not documented; the first fits both.
 const (
 	maxMIMERequest = 4_000_000
-	// minSplit is the encoded size from which an attachment is uploaded by itself.
-	minSplit = 64 << 10
+	// minSplit is the encoded size from which an attachment may be uploaded by itself. The largest go first, so small ones
+	// do only where a message consists of them.
+	minSplit = 1 << 10
 	// doubtfulMIME is the size from which sendMail has been seen to answer 200 and
 	// send nothing (observed, not documented). After an unclear end such a message
 	// goes by way of a draft.
@@ -90,9 +91,8 @@ func (s *sender) sendPart(ctx context.Context, a *Account, job *outbox.Job, m *o
 	}
 	if draft != "" {
 		// An earlier attempt broke off while filling it.
-		s.removeDraft(ctx, a, draft)
-		if err := job.SetDraft(ctx, "", false); err != nil {
-			return err
+		if err := s.dropDraft(ctx, a, job, draft); err != nil {
+			return notSent(err)
 		}
 	}
 	size := m.size()
@@ -109,18 +109,24 @@ func (s *sender) sendDraft(ctx context.Context, a *Account, job *outbox.Job, dra
 	switch {
 	case err == nil || graph.Unclear(err) || graph.IsTemporary(err):
 		return err
-	case graph.IsNotFound(err):
+	case graph.IsNotFound(err) && job.WasUnclear():
 		// Gone between looking and sending. It is in Sent Items, or someone deleted it.
 		return &outbox.Error{Outcome: outbox.Unclear, Err: err}
+	case graph.IsNotFound(err):
+		// Whatever was tried before was clearly refused, so it has not left: someone has emptied Drafts.
+		if serr := job.SetDraft(ctx, "", false); serr != nil {
+			return serr
+		}
+		return &outbox.Error{Outcome: outbox.Temporary, Status: "4.4.0", Err: err,
+			Text: "The message was deleted from Drafts before it was sent; it is put there again."}
 	}
 	// Written down first: a complete draft that is not there counts as sent, also for
 	// the next run should this one be killed between the two steps.
 	if serr := job.SetDraft(ctx, draft, false); serr != nil {
 		return serr
 	}
-	s.removeDraft(ctx, a, draft)
-	if serr := job.SetDraft(ctx, "", false); serr != nil {
-		return serr
+	if derr := s.dropDraft(ctx, a, job, draft); derr != nil {
+		s.b.log.Warn("draft left behind for now", "queue_id", job.ID, "mailbox", job.Mailbox, "op", "remove draft", "err", derr)
 	}
 	return err
 }
@@ -147,11 +153,14 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 		return fmt.Errorf("take message apart: %w", err)
 	}
 
-	if job.Attempts > 1 || job.WasUnclear() {
+	if job.Attempts > 1 || job.WasUnclear() || job.Drafting() {
 		// A draft whose creation ended unclearly is not on our records.
 		if err := s.removeStrays(ctx, a, job); err != nil {
-			return err
+			return notSent(err)
 		}
+	}
+	if err := job.BeginDraft(ctx); err != nil {
+		return err
 	}
 	draft, err := a.graph.CreateFromMIME(ctx, func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(skeleton.Bytes())), nil
@@ -160,8 +169,7 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 		return notSent(err)
 	}
 	if err := job.SetDraft(ctx, draft.ID, false); err != nil {
-		s.removeDraft(ctx, a, draft.ID)
-		return err
+		return err // found by its mark
 	}
 	for _, att := range split.Attachments {
 		_, err := a.graph.UploadAttachment(ctx, draft.ID, graph.NewAttachment{
@@ -169,9 +177,8 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 			IsInline: att.Inline, Size: att.Size,
 		}, func(offset int64) (io.ReadCloser, error) { return openAt(att.Open, offset) })
 		if err != nil {
-			s.removeDraft(ctx, a, draft.ID)
-			if serr := job.SetDraft(ctx, "", false); serr != nil {
-				return serr
+			if derr := s.dropDraft(ctx, a, job, draft.ID); derr != nil {
+				s.b.log.Warn("draft left behind for now", "queue_id", job.ID, "mailbox", job.Mailbox, "op", "remove draft", "err", derr)
 			}
 			return notSent(err)
 		}
@@ -202,9 +209,17 @@ func notSent(err error) error {
 	return err
 }
 
-// removeDraft deletes a draft nobody needs. It works after ctx has ended, too. What it
-// cannot delete is found by the next attempt, by its mark.
-func (s *sender) removeDraft(ctx context.Context, a *Account, id string) {
+// dropDraft deletes the draft of the job's part and notes that. What cannot be deleted stays noted, for the next attempt
+// or for RemoveDrafts.
+func (s *sender) dropDraft(ctx context.Context, a *Account, job *outbox.Job, id string) error {
+	if err := s.removeDraft(ctx, a, id); err != nil {
+		return err
+	}
+	return job.SetDraft(ctx, "", false)
+}
+
+// removeDraft deletes a draft nobody needs. It works after ctx has ended, too.
+func (s *sender) removeDraft(ctx context.Context, a *Account, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	err := a.graph.PermanentDelete(ctx, id)
@@ -212,19 +227,47 @@ func (s *sender) removeDraft(ctx context.Context, a *Account, id string) {
 		err = a.graph.Delete(ctx, id) // clouds without permanentDelete
 	}
 	if err != nil && !graph.IsNotFound(err) {
-		s.b.log.Warn("draft left behind", "mailbox", a.Address(), "op", "remove draft", "err", err)
+		return fmt.Errorf("remove draft: %w", err)
 	}
+	return nil
 }
 
 // removeStrays deletes drafts that carry the message's mark.
 func (s *sender) removeStrays(ctx context.Context, a *Account, job *outbox.Job) error {
 	found, err := s.search(ctx, a, job)
 	if err != nil {
-		return notSent(err)
+		return err
 	}
 	for _, m := range found {
 		if m.IsDraft != nil && *m.IsDraft {
-			s.removeDraft(ctx, a, m.ID)
+			if err := s.removeDraft(ctx, a, m.ID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// RemoveDrafts removes what a message that was given up, or was found sent after all, may have left in Drafts.
+func (s *sender) RemoveDrafts(ctx context.Context, job *outbox.Job) error {
+	a, err := s.account(job.Mailbox)
+	if err != nil {
+		return err
+	}
+	ctx = graph.WithLane(ctx, graph.Background)
+	parts := 1 + len(job.Recipients)/maxPartRecipients
+	for part := range parts {
+		found, err := s.searchIn(ctx, a, "", job.MessageID, partMark(job.ID, part))
+		if err != nil {
+			return classify(err, job)
+		}
+		for _, m := range found {
+			if m.IsDraft == nil || !*m.IsDraft {
+				continue
+			}
+			if err := s.removeDraft(ctx, a, m.ID); err != nil {
+				return classify(err, job)
+			}
 		}
 	}
 	return nil
@@ -274,8 +317,9 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 		}
 		stray = m.ID
 	}
-	if stray != "" && base64.StdEncoding.EncodedLen(int(job.Size)) <= maxMIMERequest {
-		// sendMail's own draft, whole but not sent. It is sent instead of a second one.
+	if stray != "" && !job.Drafting() {
+		// sendMail's own draft, whole but not sent. It is sent instead of a second one. One that we were about to make lacks
+		// its attachments, and is removed by the next attempt.
 		return false, job.SetDraft(ctx, stray, true)
 	}
 	return false, nil

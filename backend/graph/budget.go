@@ -53,6 +53,7 @@ type Budget struct {
 	uploads  window
 	sends    window
 	paused   time.Time // nothing starts before; from Retry-After
+	onPause  func(until time.Time)
 	queue    []*waiter // in order of arrival
 	timer    *time.Timer
 }
@@ -232,11 +233,39 @@ func (b *Budget) release(w *waiter) {
 // pause lets nothing start for d.
 func (b *Budget) pause(d time.Duration) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if until := time.Now().Add(d); until.After(b.paused) {
+	until := time.Now().Add(d)
+	longer := until.After(b.paused)
+	if longer {
 		b.paused = until
 		b.dispatchLocked()
 	}
+	tell := b.onPause
+	b.mu.Unlock()
+	if longer && tell != nil {
+		tell(until)
+	}
+}
+
+// OnPause sets a function that is told until when Graph wants to be left alone, each time that moves on. It may take
+// its time, and must not make calls that use the budget. Call it before the first call.
+func (b *Budget) OnPause(tell func(until time.Time)) { b.onPause = tell }
+
+// Restore tells a new budget what an earlier process did: when it sent, oldest first, and until when Graph
+// wanted to be left alone. A time further away than any answer can ask for is not believed: a clock was wrong.
+func (b *Budget) Restore(sends []time.Time, paused time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for _, t := range sends {
+		if t.After(now) {
+			t = now
+		}
+		b.sends.add(t, 1)
+	}
+	if paused.Sub(now) <= maxRetryAfter && paused.After(b.paused) {
+		b.paused = paused
+	}
+	b.dispatchLocked()
 }
 
 // rank orders waiters: by lane, those that waited long moved up.

@@ -267,3 +267,30 @@ func TestBatchGathers(t *testing.T) {
 		release()
 	})
 }
+
+// A budget made anew after a restart goes on with the pace and the wait of the one before.
+func TestBudgetRestore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBudget(Limits{Sends: 3, SendWindow: time.Minute})
+		now := time.Now()
+		b.Restore([]time.Time{now.Add(-2 * time.Minute), now.Add(-50 * time.Second), now.Add(-20 * time.Second), now.Add(time.Hour)}, now.Add(5*time.Second))
+		if d := b.Delay(Background); d != 5*time.Second {
+			t.Errorf("paused for %v", d)
+		}
+		if d := b.Delay(Sending); d != 10*time.Second {
+			t.Errorf("next send in %v", d)
+		}
+		var told []time.Time
+		b.OnPause(func(until time.Time) { told = append(told, until) })
+		b.pause(2 * time.Second) // nothing new
+		b.pause(20 * time.Second)
+		if len(told) != 1 || !told[0].Equal(now.Add(20*time.Second)) {
+			t.Errorf("told %v", told)
+		}
+		b = NewBudget(Limits{})
+		b.Restore(nil, now.Add(24*time.Hour))
+		if d := b.Delay(Background); d != 0 {
+			t.Errorf("a wrong clock stops the mailbox for %v", d)
+		}
+	})
+}

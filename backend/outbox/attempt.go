@@ -54,6 +54,9 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 // claim marks the row as being sent. A row that says so already is one whose outcome
 // could not be written, so what became of it has to be found out.
 func (q *Queue) claim(ctx context.Context, id string) (*store.Submission, error) {
+	if err := q.step("claim"); err != nil {
+		return nil, err
+	}
 	sub, err := q.store.Claim(ctx, id)
 	if !errors.Is(err, store.ErrNotClaimable) {
 		return sub, err
@@ -62,7 +65,7 @@ func (q *Queue) claim(ctx context.Context, id string) (*store.Submission, error)
 	if gerr != nil || cur.State != store.StateSending {
 		return nil, err
 	}
-	if _, err := q.update(ctx, id, func(s *store.Submission) { s.State = store.StateUnclear }); err != nil {
+	if _, err := q.update(ctx, "unclear", id, func(s *store.Submission) { s.State = store.StateUnclear }); err != nil {
 		return nil, err
 	}
 	return q.store.Claim(ctx, id)
@@ -95,6 +98,15 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		return false, q.put(it, job, store.StateUnclear, q.opts.Looks[n], nil, false)
 	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
+	if !time.Now().Before(job.Expires) {
+		return false, q.failed(it, job, &Error{Outcome: Temporary, Status: "4.4.0", Text: job.progress.Why})
+	}
+	// The first repeat comes behind the looks, later ones after waits that grow as everywhere; then one more look.
+	// Attempts counts this look for now.
+	if n := job.Attempts - 2; n > 0 && !job.progress.Rested {
+		job.progress.Rested = true
+		return false, q.put(it, job, store.StateUnclear, q.backoff(n), nil, false)
+	}
 	return true, time.Time{}
 }
 
@@ -102,8 +114,11 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 // counts as an attempt. What a person asked for meanwhile happens instead.
 func (q *Queue) put(it *item, job *Job, state store.State, wait time.Duration, e *Error, counted bool) time.Time {
 	due := time.Now().Add(wait)
-	row, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
+	row, err := q.update(q.attempt, string(state), job.ID, func(s *store.Submission) {
 		s.State, s.NextAttempt = state, due
+		if counted {
+			s.Sends = 1
+		}
 		s.DelayNotified = job.DelayNotified
 		job.progress.keep(s)
 		if e != nil {
@@ -156,7 +171,11 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 	owed := wanted(job.Recipients, "SUCCESS")
 	now := time.Now()
 	due := time.Time{}
-	job.progress = progress{}
+	drafts := job.progress.mayLeaveDrafts() // a part that was found sent after all
+	job.progress = progress{Drafts: drafts}
+	if drafts {
+		due = now
+	}
 	if len(owed) > 0 && job.EnvelopeFrom != "" {
 		due = now
 		job.progress.NoticeKind = Relayed
@@ -168,7 +187,7 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 			due = now.Add(copyWaits[0])
 		}
 	}
-	_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
+	_, err := q.update(q.attempt, "sent", job.ID, func(s *store.Submission) {
 		s.State, s.NextAttempt, s.LastError, s.Wish = store.StateSent, due, "", store.WishNone
 		if job.requestID != "" {
 			s.GraphRequestID = job.requestID
@@ -192,7 +211,9 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	switch e.Outcome {
 	case Unclear:
 		log.Warn("message may have been sent, will look for it")
-		job.progress.EverUnclear, job.progress.Looks = true, 0
+		job.progress.EverUnclear, job.progress.Looks, job.progress.Rested = true, 0, false
+		job.progress.Why = e.say()
+		q.tellDelay(job, e)
 		return q.put(it, job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)
 	case Temporary:
 		if now.Before(job.Expires) {
@@ -218,32 +239,38 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	}
 
 	// For good. A client that still waits hears it as DATA's answer, and keeps the message.
+	due := time.Time{}
+	drafts := job.progress.mayLeaveDrafts()
+	if drafts {
+		due = now
+	}
 	if job.progress.Part == 0 && it.waiter.take() {
-		_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
-			s.State, s.NextAttempt, s.Wish = store.StateRefused, time.Time{}, store.WishNone
-			progress{}.keep(s)
+		job.progress = progress{Drafts: drafts}
+		_, err := q.update(q.attempt, "refused", job.ID, func(s *store.Submission) {
+			s.State, s.NextAttempt, s.Wish, s.Sends = store.StateRefused, due, store.WishNone, 1
+			job.progress.keep(s)
 			s.LastError, s.GraphRequestID = e.Error(), e.RequestID
 			s.Events = append(s.Events, store.Event{What: "refused", Status: e.Status, Text: e.Text, RequestID: e.RequestID})
 		})
 		if err != nil {
-			// The next start finds the file gone, and nobody is owed anything.
+			// The row still says "sending": the message is ours, and its sender will be told by a notice.
 			log.Error("outbox row not written", "cause", err)
+			it.waiter.settled <- nil
+			return now.Add(q.backoff(1))
 		}
-		os.Remove(job.Path)
 		it.waiter.settled <- e
-		return time.Time{}
+		return q.settled(it, job, due)
 	}
 	log.Warn("message given up")
 	owed := wanted(job.Recipients, "FAILURE")
-	due := time.Time{}
-	job.progress = progress{}
+	job.progress = progress{Drafts: drafts}
 	// A message without a sender is itself a notice, and gets none. RFC 5321 section 6.1.
 	if len(owed) > 0 && job.EnvelopeFrom != "" {
 		due = now
 		job.progress.NoticeKind, job.progress.Status, job.progress.Text = Failed, e.Status, e.Text
 	}
-	_, err := q.update(q.attempt, job.ID, func(s *store.Submission) {
-		s.State, s.NextAttempt, s.Wish = store.StateBounced, due, store.WishNone
+	_, err := q.update(q.attempt, "bounced", job.ID, func(s *store.Submission) {
+		s.State, s.NextAttempt, s.Wish, s.Sends = store.StateBounced, due, store.WishNone, 1
 		job.progress.keep(s)
 		s.LastError, s.GraphRequestID = e.Error(), e.RequestID
 		s.Events = append(s.Events, store.Event{What: "bounced", Status: e.Status, Text: e.Text, RequestID: e.RequestID})
@@ -258,7 +285,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 // settled ends a message's way through the queue, unless a notice is owed.
 func (q *Queue) settled(it *item, job *Job, due time.Time) time.Time {
 	if due.IsZero() {
-		os.Remove(job.Path)
+		q.remove(job.Path)
 		return due
 	}
 	it.notice = true

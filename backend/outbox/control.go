@@ -48,7 +48,7 @@ func Ask(ctx context.Context, o *store.Outbox, id string, a Action, reason strin
 	if err != nil {
 		return false, err
 	}
-	if row.State == store.StatePurged {
+	if row.State == store.StatePurged && row.NextAttempt.IsZero() {
 		os.Remove(filepath.Join(o.SpoolDir(), filepath.Base(row.Spool)))
 	}
 	return row.Wish != store.WishNone, nil
@@ -86,6 +86,10 @@ func apply(s *store.Submission, a Action, reason string) {
 	case Retry:
 		s.NextAttempt = now
 	case Hold:
+		if s.State == store.StateUnclear {
+			p.EverUnclear = true // also after a crash, of which the row alone does not tell
+			p.keep(s)
+		}
 		s.State, s.HoldReason, s.NextAttempt = store.StateHeld, reason, time.Time{}
 	case Release:
 		s.State = store.StateQueued
@@ -101,16 +105,23 @@ func apply(s *store.Submission, a Action, reason string) {
 		if reason == "" {
 			reason = "An administrator took the message out of the queue."
 		}
-		p = progress{}
+		p = progress{Drafts: p.mayLeaveDrafts()}
 		s.State, s.NextAttempt, s.LastError = store.StateBounced, time.Time{}, reason
+		if p.Drafts {
+			s.NextAttempt = now
+		}
 		if len(wanted(s.Recipients, "FAILURE")) > 0 && s.EnvelopeFrom != "" {
 			s.NextAttempt = now
 			p.NoticeKind, p.Status, p.Text = Failed, "5.7.0", reason
 		}
 		p.keep(s)
 	case Purge:
+		p = progress{Drafts: p.mayLeaveDrafts()}
 		s.State, s.NextAttempt = store.StatePurged, time.Time{}
-		progress{}.keep(s)
+		if p.Drafts {
+			s.NextAttempt = now
+		}
+		p.keep(s)
 	}
 }
 

@@ -82,8 +82,8 @@ func TestActions(t *testing.T) {
 				if row := r.row(id); row.State != tt.state || row.State != store.StateHeld && !row.NextAttempt.IsZero() {
 					t.Errorf("row %+v", row)
 				}
-				if r.x.total() != tt.sent || len(r.x.notices) != tt.notices {
-					t.Errorf("sent %d, notices %v", r.x.total(), r.x.notices)
+				if r.x.total() != tt.sent || len(r.x.told()) != tt.notices {
+					t.Errorf("sent %d, notices %v", r.x.total(), r.x.told())
 				}
 				if got := r.log(id); got != tt.log {
 					t.Errorf("log: %s", got)
@@ -201,21 +201,21 @@ func TestDelayNotice(t *testing.T) {
 		}
 		time.Sleep(59 * time.Minute)
 		synctest.Wait()
-		if len(x.notices) != 0 {
-			t.Fatalf("too early: %v", x.notices)
+		if n := x.told(); len(n) != 0 {
+			t.Fatalf("too early: %v", n)
 		}
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		if len(x.notices) != 1 || x.notices[0].Kind != Delayed || len(x.notices[0].Recipients) != 2 || x.notices[0].Status[0] != '4' {
-			t.Fatalf("notices: %+v", x.notices)
+		if n := x.told(); len(n) != 1 || n[0].Kind != Delayed || len(n[0].Recipients) != 2 || n[0].Status[0] != '4' {
+			t.Fatalf("notices: %+v", n)
 		}
 		if r.row(id).DelayNotified.IsZero() {
 			t.Error("not noted")
 		}
 		time.Sleep(6 * time.Hour)
 		synctest.Wait()
-		if len(x.notices) != 2 || x.notices[1].Kind != Failed || len(x.notices[1].Recipients) != 1 {
-			t.Errorf("at the end: %+v", x.notices)
+		if n := x.told(); len(n) != 2 || n[1].Kind != Failed || len(n[1].Recipients) != 1 {
+			t.Errorf("at the end: %+v", n)
 		}
 	})
 }
@@ -236,8 +236,8 @@ func TestDropCopy(t *testing.T) {
 		}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		if !slices.Equal(x.removed, []string{id}) || x.copyLooks != 3 {
-			t.Errorf("removed %v after %d looks", x.removed, x.copyLooks)
+		if removed, looks := x.copies(); !slices.Equal(removed, []string{id}) || looks != 3 {
+			t.Errorf("removed %v after %d looks", removed, looks)
 		}
 		if row := r.row(id); row.State != store.StateSent || !row.NextAttempt.IsZero() || r.row(keep).State != store.StateSent || len(r.files()) != 0 {
 			t.Errorf("row %+v, files %v", row, r.files())
@@ -309,8 +309,8 @@ func TestNoticesPassTheBacklog(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if len(x.notices) != 1 || x.total() != 0 || !r.row(ids[30]).NextAttempt.IsZero() {
-			t.Errorf("notices %v, sent %d", x.notices, x.total())
+		if len(x.told()) != 1 || x.total() != 0 || !r.row(ids[30]).NextAttempt.IsZero() {
+			t.Errorf("notices %v, sent %d", x.told(), x.total())
 		}
 	})
 }

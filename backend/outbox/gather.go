@@ -3,6 +3,7 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,27 @@ func gathers(sub store.Submission) bool {
 	return sub.Digest != "" && sub.MessageID != "" && !sub.GatherUntil.IsZero()
 }
 
+// restore takes up the messages that an earlier process left waiting for more recipients.
+func (g *gathering) restore(box *store.Outbox) error {
+	rows, err := box.List(context.Background(), store.Filter{States: []store.State{store.StateQueued}})
+	if err != nil {
+		return fmt.Errorf("list outbox: %w", err)
+	}
+	now := time.Now()
+	for _, r := range rows {
+		if !gathers(r) || !now.Before(r.GatherUntil) || r.Attempts > 0 {
+			continue
+		}
+		if g.open == nil {
+			g.open = make(map[gatherKey]*gatherer)
+		}
+		e := &gatherer{known: make(chan struct{}), id: r.ID, until: r.GatherUntil}
+		close(e.known)
+		g.open[keyOf(r)] = e
+	}
+	return nil
+}
+
 // errTooLate is for a message that is on its way already.
 var errTooLate = errors.New("too late to add recipients")
 
@@ -64,6 +86,9 @@ func (g *gathering) join(ctx context.Context, q *Queue, sub store.Submission) (i
 	g.mu.Unlock()
 	<-first.known
 	if first.id == "" {
+		return "", false
+	}
+	if err := q.step("gather"); err != nil {
 		return "", false
 	}
 	_, err := q.store.Update(context.WithoutCancel(ctx), first.id, func(s *store.Submission) error {

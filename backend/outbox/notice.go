@@ -3,7 +3,6 @@ package outbox
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"postern/backend/store"
@@ -35,6 +34,9 @@ func (q *Queue) afterwards(it *item) time.Time {
 	if job.progress.NoticeKind != "" {
 		due, event = q.notify(ctx, job)
 	}
+	if due.IsZero() && job.progress.Drafts {
+		due = q.removeDrafts(ctx, job)
+	}
 	if due.IsZero() && job.progress.Copy {
 		var gone *store.Event
 		due, gone = q.removeCopy(ctx, job)
@@ -45,7 +47,7 @@ func (q *Queue) afterwards(it *item) time.Time {
 	if due.IsZero() {
 		job.progress = progress{}
 	}
-	_, err = q.update(ctx, it.id, func(s *store.Submission) {
+	_, err = q.update(ctx, "afterwards", it.id, func(s *store.Submission) {
 		s.NextAttempt = due
 		job.progress.keep(s)
 		if event != nil {
@@ -57,9 +59,29 @@ func (q *Queue) afterwards(it *item) time.Time {
 		return time.Now().Add(q.backoff(1))
 	}
 	if due.IsZero() {
-		os.Remove(job.Path)
+		q.remove(job.Path)
 	}
 	return due
+}
+
+// removeDrafts takes what a message that is settled may have left in Drafts out of there. The zero time means that it is done with.
+func (q *Queue) removeDrafts(ctx context.Context, job *Job) time.Time {
+	p := &job.progress
+	err := q.opts.Sender.RemoveDrafts(ctx, job)
+	if err == nil {
+		p.Drafts, p.DraftTries = false, 0
+		return time.Time{}
+	}
+	e := asError(err)
+	p.DraftTries++
+	log := q.log.With("queue_id", job.ID, "mailbox", job.Mailbox, "tries", p.DraftTries, "err", e.Error(), "request_id", e.RequestID)
+	if e.Outcome != Permanent && time.Now().Before(job.Expires.Add(longestNotice)) {
+		log.Warn("drafts not removed, will try again")
+		return time.Now().Add(max(q.backoff(p.DraftTries), e.RetryAfter))
+	}
+	log.Error("drafts not removed")
+	p.Drafts = false
+	return time.Time{}
 }
 
 // notify delivers the notice a message owes its sender. The zero time means that it is

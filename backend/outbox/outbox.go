@@ -31,6 +31,9 @@ type Sender interface {
 	// attempt ended unclearly has left after all. If so it calls job.PartDone.
 	Find(ctx context.Context, job *Job) (bool, error)
 
+	// RemoveDrafts removes drafts that a message given up may have left in the mailbox.
+	RemoveDrafts(ctx context.Context, job *Job) error
+
 	// RemoveCopy removes what Exchange filed of a sent message in Sent Items, and nothing
 	// else. It reports whether all of it is gone; Exchange files copies some time after it has taken a message.
 	RemoveCopy(ctx context.Context, job *Job) (gone bool, err error)
@@ -119,18 +122,28 @@ func (j *Job) Part() int { return j.progress.Part }
 // Draft returns the id of the draft that stands for the current part, "" if there is none, and whether it is complete.
 func (j *Job) Draft() (id string, ready bool) { return j.progress.Draft, j.progress.Ready }
 
+// BeginDraft records on disk that a draft is about to be made. Until SetDraft names it, one may lie in the mailbox that
+// is not the whole message.
+func (j *Job) BeginDraft(ctx context.Context) error {
+	j.progress.Drafting = true
+	return j.save(ctx, "begin draft", 0)
+}
+
+// Drafting reports whether a draft may lie in the mailbox that nobody has named.
+func (j *Job) Drafting() bool { return j.progress.Drafting }
+
 // SetDraft records on disk the draft of the current part, before it is filled and
-// again before it is sent. A later run finds it there.
+// again before it is sent. A later run finds it there. With "" there is none any more.
 func (j *Job) SetDraft(ctx context.Context, id string, ready bool) error {
-	j.progress.Draft, j.progress.Ready = id, ready
-	return j.save(ctx)
+	j.progress.Draft, j.progress.Ready, j.progress.Drafting = id, ready, false
+	return j.save(ctx, "set draft", 0)
 }
 
 // PartDone records on disk that the current part is sent.
 func (j *Job) PartDone(ctx context.Context) error {
 	j.progress.Part++
-	j.progress.Draft, j.progress.Ready = "", false
-	return j.save(ctx)
+	j.progress.Draft, j.progress.Ready, j.progress.Drafting = "", false, false
+	return j.save(ctx, "part done", 1)
 }
 
 // WasUnclear reports whether an earlier attempt ended without a clear answer.

@@ -31,7 +31,7 @@ type exchange struct {
 	notices               []Notice
 	noteErrs              int // so many notices fail
 	copyLooks, copyHidden int
-	removed               []string
+	removed, cleaned      []string
 	running               map[string]int
 	most                  map[string]int
 }
@@ -40,6 +40,7 @@ type step struct {
 	err     error
 	arrives bool // the message is sent all the same
 	hidden  int  // so many looks do not see it
+	draft   bool // goes by way of a draft, which is left behind on an error
 }
 
 func newExchange(script ...step) *exchange {
@@ -81,7 +82,17 @@ func (x *exchange) Send(ctx context.Context, job *Job) error {
 	if len(x.script) > 0 {
 		st, x.script = x.script[0], x.script[1:]
 	}
+	if st.draft {
+		if err := job.BeginDraft(ctx); err != nil {
+			return err
+		}
+	}
 	if st.err == nil || st.arrives {
+		if st.draft {
+			if err := job.SetDraft(ctx, "", false); err != nil {
+				return err
+			}
+		}
 		x.sent[job.ID]++
 		x.visible[job.ID] = st.hidden == 0
 	}
@@ -209,6 +220,52 @@ func (x *exchange) RemoveCopy(_ context.Context, job *Job) (bool, error) {
 	return true, nil
 }
 
+func (x *exchange) RemoveDrafts(_ context.Context, job *Job) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.noteErrs > 0 {
+		x.noteErrs--
+		return errors.New("mailbox away")
+	}
+	x.cleaned = append(x.cleaned, job.ID)
+	return nil
+}
+
+// told returns the notices given out so far.
+func (x *exchange) told() []Notice {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.notices)
+}
+
+// called returns when Send was called.
+func (x *exchange) called() []time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.calls)
+}
+
+// looked returns how often Find was called.
+func (x *exchange) looked() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.finds)
+}
+
+// atOnce returns how many attempts for the mailbox ran together at most.
+func (x *exchange) atOnce(mailbox string) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.most[mailbox]
+}
+
+// copies returns which copies were removed, and how often they were looked for.
+func (x *exchange) copies() (removed []string, looks int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.Clone(x.removed), x.copyLooks
+}
+
 func bubble(t *testing.T, x *exchange, opts Options, f func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := openRig(t, t.TempDir(), x, opts)
@@ -238,8 +295,8 @@ func TestSentAtOnce(t *testing.T) {
 		if f := r.files(); len(f) != 0 {
 			t.Errorf("files left: %v", f)
 		}
-		if x.total() != 1 || len(x.notices) != 0 {
-			t.Errorf("sent %d, notices %v", x.total(), x.notices)
+		if x.total() != 1 || len(x.told()) != 0 {
+			t.Errorf("sent %d, notices %v", x.total(), x.told())
 		}
 	})
 }
@@ -256,8 +313,8 @@ func TestRefusedWhileWaiting(t *testing.T) {
 		if row := r.row(id); row.State != store.StateRefused || !row.NextAttempt.IsZero() || row.LastError == "" {
 			t.Errorf("row %+v", row)
 		}
-		if len(r.files()) != 0 || len(x.notices) != 0 {
-			t.Errorf("files %v, notices %v", r.files(), x.notices)
+		if len(r.files()) != 0 || len(x.told()) != 0 {
+			t.Errorf("files %v, notices %v", r.files(), x.told())
 		}
 	})
 }
@@ -281,8 +338,8 @@ func TestRefusedAfterAccepting(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			synctest.Wait()
-			if len(x.notices) != 1 || x.notices[0].Kind != Failed || x.notices[0].Text != permanent.Text || x.notices[0].Status != "5.7.1" {
-				t.Errorf("wait %v: notices %+v", wait, x.notices)
+			if len(x.told()) != 1 || x.told()[0].Kind != Failed || x.told()[0].Text != permanent.Text || x.told()[0].Status != "5.7.1" {
+				t.Errorf("wait %v: notices %+v", wait, x.told())
 			}
 			if s := r.row(id); s.State != store.StateBounced || !s.NextAttempt.IsZero() || len(r.files()) != 0 {
 				t.Errorf("wait %v: %+v, files %v", wait, s, r.files())
@@ -313,7 +370,7 @@ func TestNoticesWanted(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 				var got string
-				for _, n := range x.notices {
+				for _, n := range x.told() {
 					got = string(n.Kind)
 					for _, rc := range n.Recipients {
 						got += " " + rc.Address
@@ -339,12 +396,12 @@ func TestRetriesGrow(t *testing.T) {
 		}
 		time.Sleep(3 * time.Hour)
 		synctest.Wait()
-		if len(x.calls) != 9 || x.total() != 1 {
-			t.Fatalf("%d attempts, %d sent", len(x.calls), x.total())
+		if len(x.called()) != 9 || x.total() != 1 {
+			t.Fatalf("%d attempts, %d sent", len(x.called()), x.total())
 		}
-		for i := 1; i < len(x.calls); i++ {
+		for i := 1; i < len(x.called()); i++ {
 			want := retryWaits[min(i-1, len(retryWaits)-1)]
-			if got := x.calls[i].Sub(x.calls[i-1]); got < want || got > want+want/9 {
+			if got := x.called()[i].Sub(x.called()[i-1]); got < want || got > want+want/9 {
 				t.Errorf("wait %d is %v, want about %v", i, got, want)
 			}
 		}
@@ -359,8 +416,8 @@ func TestRetryAfterIsObeyed(t *testing.T) {
 		id, _ := r.submit(10 * time.Second)
 		time.Sleep(8 * time.Minute)
 		synctest.Wait()
-		if len(x.calls) != 3 || x.calls[1].Sub(x.calls[0]) < 7*time.Minute || x.calls[2].Sub(x.calls[1]) > 4*time.Second {
-			t.Errorf("attempts at %v", x.calls)
+		if len(x.called()) != 3 || x.called()[1].Sub(x.called()[0]) < 7*time.Minute || x.called()[2].Sub(x.called()[1]) > 4*time.Second {
+			t.Errorf("attempts at %v", x.called())
 		}
 		if s := r.row(id); s.Attempts != 2 {
 			t.Errorf("%d attempts counted", s.Attempts)
@@ -377,16 +434,13 @@ func TestLifetimeEnds(t *testing.T) {
 		}
 		time.Sleep(2*time.Hour - time.Second)
 		synctest.Wait()
-		x.mu.Lock()
-		early := len(x.notices)
-		x.mu.Unlock()
-		if early != 0 {
-			t.Error("notice too early")
+		if early := x.told(); len(early) != 0 {
+			t.Errorf("too early: %v", early)
 		}
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if len(x.notices) != 1 || x.notices[0].Status != "4.4.7" || r.row(id).State != store.StateBounced {
-			t.Errorf("notices %+v, row %+v", x.notices, r.row(id))
+		if len(x.told()) != 1 || x.told()[0].Status != "4.4.7" || r.row(id).State != store.StateBounced {
+			t.Errorf("notices %+v, row %+v", x.told(), r.row(id))
 		}
 	})
 }
@@ -414,8 +468,8 @@ func TestUnclearIsSentOnce(t *testing.T) {
 				}
 				time.Sleep(tt.within)
 				synctest.Wait()
-				if x.total() != 1 || len(x.calls) != tt.calls || r.row(id).State != store.StateSent {
-					t.Errorf("sent %d times in %d calls, state %s, looks %d", x.total(), len(x.calls), r.row(id).State, len(x.finds))
+				if x.total() != 1 || len(x.called()) != tt.calls || r.row(id).State != store.StateSent {
+					t.Errorf("sent %d times in %d calls, state %s, looks %d", x.total(), len(x.called()), r.row(id).State, x.looked())
 				}
 			})
 		})
@@ -435,8 +489,8 @@ func TestNoSecondSendWithoutLooking(t *testing.T) {
 		x.mu.Unlock()
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if x.total() != 1 || len(x.calls) != 1 || r.row(id).State != store.StateSent {
-			t.Errorf("sent %d, calls %d, %s", x.total(), len(x.calls), r.row(id).State)
+		if x.total() != 1 || len(x.called()) != 1 || r.row(id).State != store.StateSent {
+			t.Errorf("sent %d, calls %d, %s", x.total(), len(x.called()), r.row(id).State)
 		}
 	})
 }
@@ -495,8 +549,8 @@ func TestMailboxesAreApart(t *testing.T) {
 		if _, err := r.submit(10*time.Second, func(s *store.Submission) { s.Mailbox = "other@x" }); err != nil {
 			t.Fatal(err)
 		}
-		if x.total() != 1 || x.most["a@x"] != 4 {
-			t.Errorf("sent %d, at once %v", x.total(), x.most)
+		if x.total() != 1 || x.atOnce("a@x") != 4 {
+			t.Errorf("sent %d, at once %v", x.total(), x.atOnce("a@x"))
 		}
 		close(block)
 		synctest.Wait()
@@ -582,8 +636,8 @@ func TestMissingFile(t *testing.T) {
 		os.Remove(r.q.path(id + spoolSuffix))
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if s := r.row(id); s.State != store.StateBounced || len(x.notices) != 1 {
-			t.Errorf("%+v, notices %v", s, x.notices)
+		if s := r.row(id); s.State != store.StateBounced || len(x.told()) != 1 {
+			t.Errorf("%+v, notices %v", s, x.told())
 		}
 	})
 }
@@ -592,11 +646,11 @@ func TestHeldIsLeftAlone(t *testing.T) {
 	x := newExchange(step{err: temporary})
 	bubble(t, x, Options{}, func(r *rig) {
 		id, _ := r.submit(10 * time.Second)
-		r.q.update(r.t.Context(), id, func(s *store.Submission) { s.State = store.StateHeld })
+		r.q.update(r.t.Context(), "held", id, func(s *store.Submission) { s.State = store.StateHeld })
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if len(x.calls) != 1 {
-			t.Errorf("%d attempts", len(x.calls))
+		if len(x.called()) != 1 {
+			t.Errorf("%d attempts", len(x.called()))
 		}
 	})
 }

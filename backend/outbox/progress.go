@@ -13,15 +13,20 @@ type progress struct {
 	Part        int    `json:"part,omitempty"`
 	Draft       string `json:"draft,omitempty"`
 	Ready       bool   `json:"ready,omitempty"`    // the draft is complete; sending it may have been tried
+	Drafting    bool   `json:"drafting,omitempty"` // a draft may have been made that Draft does not name
 	Looks       int    `json:"looks,omitempty"`    // since the last unclear end
+	Rested      bool   `json:"rested,omitempty"`   // the wait behind the looks is over
 	LookErrs    int    `json:"lookErrs,omitempty"` // looks that failed
 	EverUnclear bool   `json:"unclear,omitempty"`
+	Why         string `json:"why,omitempty"` // the last unclear end, for people
 	// NoticeKind, Status and Text say which notice is owed to the sender.
 	NoticeKind NoticeKind `json:"notice,omitempty"`
 	Status     string     `json:"status,omitempty"`
 	Text       string     `json:"text,omitempty"`
-	Tries      int        `json:"tries,omitempty"` // of the notice
-	Copy       bool       `json:"copy,omitempty"`  // the copy in Sent Items is to be removed
+	Tries      int        `json:"tries,omitempty"`  // of the notice
+	Drafts     bool       `json:"drafts,omitempty"` // drafts are to be removed
+	DraftTries int        `json:"draftTries,omitempty"`
+	Copy       bool       `json:"copy,omitempty"` // the copy in Sent Items is to be removed
 	CopyLooks  int        `json:"copyLooks,omitempty"`
 	CopiesGone int        `json:"copiesGone,omitempty"`
 }
@@ -42,11 +47,18 @@ func (p progress) keep(sub *store.Submission) {
 	sub.Progress = string(b)
 }
 
-func (j *Job) save(ctx context.Context) error {
+// mayLeaveDrafts reports whether drafts of the message may lie in the mailbox.
+func (p progress) mayLeaveDrafts() bool { return p.Draft != "" || p.Drafting || p.Drafts }
+
+// save writes the progress down. sends is how many messages it says were handed to Exchange.
+func (j *Job) save(ctx context.Context, step string, sends int) error {
 	if j.q == nil {
 		return nil
 	}
-	_, err := j.q.update(ctx, j.ID, func(s *store.Submission) { j.progress.keep(s) })
+	_, err := j.q.update(ctx, step, j.ID, func(s *store.Submission) {
+		j.progress.keep(s)
+		s.Sends = sends
+	})
 	if err != nil {
 		return fmt.Errorf("record progress of message: %w", err)
 	}

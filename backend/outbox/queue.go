@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -30,6 +31,10 @@ type Options struct {
 	// those before each look for a message whose sending ended unclearly. Empty for
 	// 15 s growing to 30 min, and 2, 5 and 12 s.
 	Retries, Looks []time.Duration
+
+	// Step is for tests: it is called before each step that lasts, that is, each change of a row and each removal of a
+	// file. With an error the step does not take place, as if the process had died.
+	Step func(step string) error
 
 	Logger *slog.Logger
 }
@@ -112,7 +117,28 @@ func New(opts Options) (*Queue, error) {
 	if err := q.sweep(); err != nil {
 		return nil, err
 	}
+	if err := q.gathering.restore(q.store); err != nil {
+		return nil, err
+	}
 	return q, nil
+}
+
+// step calls Options.Step.
+func (q *Queue) step(name string) error {
+	if q.opts.Step == nil {
+		return nil
+	}
+	return q.opts.Step(name)
+}
+
+// remove removes the file of a message.
+func (q *Queue) remove(path string) {
+	if err := q.step("remove file"); err != nil {
+		return
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		q.log.Warn("spool file not removed", "file", filepath.Base(path), "err", err)
+	}
 }
 
 // Run takes up what earlier runs left, then sends until ctx ends. Attempts that are
@@ -184,7 +210,7 @@ func (q *Queue) Hurry(ctx context.Context, mailbox string) error {
 		if r.Attempts == 0 || !r.NextAttempt.After(now) {
 			continue
 		}
-		_, err := q.update(ctx, r.ID, func(s *store.Submission) {
+		_, err := q.update(ctx, "hurry", r.ID, func(s *store.Submission) {
 			if s.State == store.StateQueued {
 				s.NextAttempt = now
 			}
@@ -253,7 +279,7 @@ func (q *Queue) unfinished(ctx context.Context) ([]store.Submission, error) {
 		listed[r.ID] = true
 		if r.Wish != store.WishNone && r.State != store.StateSending {
 			// Asked for while it was being sent by a process that has died.
-			if r, err = q.update(ctx, r.ID, grant); err != nil {
+			if r, err = q.update(ctx, "grant wish", r.ID, grant); err != nil {
 				return nil, err
 			}
 			if r.State == store.StateHeld || finished(r) && r.NextAttempt.IsZero() {
@@ -298,6 +324,9 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 		return id, nil
 	}
 	defer func() { q.gathering.begun(sub, id, err) }()
+	if err := q.step("sync file"); err != nil {
+		return "", err
+	}
 	if err := s.commit(&q.sync); err != nil {
 		return "", err
 	}
@@ -315,9 +344,13 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	q.mu.Lock()
 	q.known[it.id] = true
 	q.mu.Unlock()
-	if _, err := q.store.Insert(context.WithoutCancel(ctx), sub); err != nil {
+	err = q.step("insert row")
+	if err == nil {
+		_, err = q.store.Insert(context.WithoutCancel(ctx), sub)
+	}
+	if err != nil {
 		q.forget(it.id)
-		os.Remove(q.path(sub.Spool))
+		q.remove(q.path(sub.Spool))
 		return "", fmt.Errorf("store submission: %w", err)
 	}
 	if err := os.Chmod(q.path(sub.Spool), acceptedMode); err != nil {
@@ -512,7 +545,10 @@ func (q *Queue) try(l *lane, it *item) {
 
 // update changes a row whatever becomes of the attempt's context: the outcome of a
 // request must not be forgotten because we are asked to stop.
-func (q *Queue) update(ctx context.Context, id string, change func(*store.Submission)) (*store.Submission, error) {
+func (q *Queue) update(ctx context.Context, step, id string, change func(*store.Submission)) (*store.Submission, error) {
+	if err := q.step(step); err != nil {
+		return nil, err
+	}
 	return q.store.Update(context.WithoutCancel(ctx), id, func(s *store.Submission) error {
 		change(s)
 		return nil
@@ -525,6 +561,6 @@ func (q *Queue) prune(ctx context.Context) {
 		q.log.Warn("outbox not pruned", "err", err)
 	}
 	for _, s := range gone {
-		os.Remove(q.path(s.Spool))
+		q.remove(q.path(s.Spool))
 	}
 }

@@ -81,16 +81,16 @@ func (o *Outbox) SpoolDir() string { return filepath.Join(o.dir, "spool") }
 const submissionColumns = `id, state, claimed_from, mailbox, login, remote_addr, envelope_from, recipients, recipient_search,
 	dsn_ret, dsn_envid, message_id, mark, size, spool, attempts, next_attempt, created, updated, expires,
 	last_error, hold_reason, graph_request_id, delay_notified,
-	progress, wish, subject, digest, gather_until, drop_copy`
+	progress, wish, subject, digest, gather_until, drop_copy, unanswered`
 
 func scanSubmission(scan func(...any) error) (*Submission, error) {
 	var s Submission
 	var state, claimedFrom, recipients, search string
-	var attempts, next, created, updated, expires, delay, gather, drop int64
+	var attempts, next, created, updated, expires, delay, gather, drop, unanswered int64
 	err := scan(&s.ID, &state, &claimedFrom, &s.Mailbox, &s.Login, &s.RemoteAddr, &s.EnvelopeFrom, &recipients, &search,
 		&s.DSN.Ret, &s.DSN.EnvID, &s.MessageID, &s.Mark, &s.Size, &s.Spool, &attempts, &next, &created, &updated, &expires,
 		&s.LastError, &s.HoldReason, &s.GraphRequestID, &delay,
-		&s.Progress, (*string)(&s.Wish), &s.Subject, &s.Digest, &gather, &drop)
+		&s.Progress, (*string)(&s.Wish), &s.Subject, &s.Digest, &gather, &drop, &unanswered)
 	if err != nil {
 		return nil, notFound(err)
 	}
@@ -100,7 +100,7 @@ func scanSubmission(scan func(...any) error) (*Submission, error) {
 	s.State, s.ClaimedFrom, s.Attempts = State(state), State(claimedFrom), int(attempts)
 	s.NextAttempt, s.Created, s.Updated = fromMillis(next), fromMillis(created), fromMillis(updated)
 	s.Expires, s.DelayNotified, s.GatherUntil = fromMillis(expires), fromMillis(delay), fromMillis(gather)
-	s.DropCopy = drop != 0
+	s.DropCopy, s.Unanswered = drop != 0, unanswered != 0
 	return &s, nil
 }
 
@@ -114,9 +114,11 @@ func (s *Submission) values() ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	drop := int64(0)
-	if s.DropCopy {
-		drop = 1
+	flag := func(b bool) int64 {
+		if b {
+			return 1
+		}
+		return 0
 	}
 	var search strings.Builder
 	for _, r := range s.Recipients {
@@ -125,7 +127,7 @@ func (s *Submission) values() ([]any, error) {
 	return []any{s.ID, string(s.State), string(s.ClaimedFrom), s.Mailbox, s.Login, s.RemoteAddr, s.EnvelopeFrom, string(recipients), search.String(),
 		s.DSN.Ret, s.DSN.EnvID, s.MessageID, s.Mark, s.Size, s.Spool, int64(s.Attempts), millis(s.NextAttempt), millis(s.Created), millis(s.Updated), millis(s.Expires),
 		s.LastError, s.HoldReason, s.GraphRequestID, millis(s.DelayNotified),
-		s.Progress, string(s.Wish), s.Subject, s.Digest, millis(s.GatherUntil), drop}, nil
+		s.Progress, string(s.Wish), s.Subject, s.Digest, millis(s.GatherUntil), flag(s.DropCopy), flag(s.Unanswered)}, nil
 }
 
 func (s State) valid() bool {
@@ -158,6 +160,11 @@ func (t *tx) putSubmission(s *Submission) error {
 		") ON CONFLICT (id) DO UPDATE SET "+sets.String(), values...)
 	if err != nil {
 		return err
+	}
+	if s.Sends > 0 {
+		if err := t.noteSends(s.Mailbox, s.Sends, s.Updated); err != nil {
+			return err
+		}
 	}
 	return t.putEvents(s)
 }
@@ -260,6 +267,10 @@ func (o *Outbox) Claim(ctx context.Context, id string) (*Submission, error) {
 func (o *Outbox) Recover(ctx context.Context) ([]Submission, error) {
 	now := o.now().UnixMilli()
 	err := o.write(ctx, "recover outbox", func(t *tx) error {
+		// They may have been handed over, which counts for the pace.
+		if _, err := t.exec("INSERT INTO sends (mailbox, at) SELECT mailbox, ? FROM submissions WHERE state = 'sending'", now); err != nil {
+			return err
+		}
 		_, err := t.exec("UPDATE submissions SET state = 'unclear', next_attempt = ?, updated = ? WHERE state = 'sending'", now, now)
 		return err
 	})

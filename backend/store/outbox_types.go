@@ -66,6 +66,11 @@ type Submission struct {
 	Wish        Wish      // what a person asked for while the message was being sent
 	GatherUntil time.Time // until then recipients may be added
 	DropCopy    bool      // its copy in Sent Items is not wanted
+	Unanswered  bool      // its client may not have seen the 250; Outbox.Answered ends that
+
+	// Sends is how many messages were handed to Exchange, to be counted for the mailbox's pace by the Update
+	// that carries it. Reading leaves it 0; see Outbox.RecentSends.
+	Sends int
 
 	// Events are added to the log by the Insert or Update that carries them. Reading
 	// leaves them empty; see Outbox.Events.

@@ -1,0 +1,180 @@
+package outbox
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"postern/backend/store"
+)
+
+// A service that never gives a clear answer is tried with growing waits, and no longer than the message's lifetime.
+func TestUnclearWithoutEnd(t *testing.T) {
+	x := newExchange()
+	for range 1000 {
+		x.script = append(x.script, step{err: unclear})
+	}
+	bubble(t, x, Options{Lifetime: 6 * time.Hour, Warn: time.Hour}, func(r *rig) {
+		t := r.t
+		id, err := r.submit(0, func(s *store.Submission) {
+			s.Recipients = []store.Recipient{{Address: "b@y", Notify: []string{"DELAY", "FAILURE"}}}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if n := x.told(); len(n) != 1 || n[0].Kind != Delayed {
+			t.Errorf("after two hours told %+v", n)
+		}
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		row := r.row(id)
+		if row.State != store.StateBounced {
+			t.Fatalf("row %+v", row)
+		}
+		if n := x.told(); len(n) != 2 || n[1].Kind != Failed || n[1].Status != "4.4.7" || n[1].Text == "" {
+			t.Errorf("told %+v", n)
+		}
+		calls := x.called()
+		if n := len(calls); n < 10 || n > 25 {
+			t.Errorf("%d attempts in 6 hours", n)
+		}
+		var waits []time.Duration
+		for i := 1; i < len(calls); i++ {
+			waits = append(waits, calls[i].Sub(calls[i-1]))
+		}
+		if waits[0] > 30*time.Second || waits[1] > 45*time.Second || slices.Max(waits) < 30*time.Minute || slices.Max(waits) > 40*time.Minute {
+			t.Errorf("waits %v", waits)
+		}
+	})
+}
+
+// A message that was being sent when the process died is looked for also when somebody has held and released it since.
+func TestHeldAfterCrash(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		x := newExchange(step{err: unclear, arrives: true})
+		r := openRig(t, dir, x, Options{Retries: []time.Duration{time.Hour}, Looks: []time.Duration{time.Hour}})
+		id, err := r.submit(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		// As kill -9 leaves it: handed over, and the row says that it is being sent.
+		if _, err := r.st.Outbox().Update(t.Context(), id, func(s *store.Submission) error {
+			s.State, s.ClaimedFrom, s.Progress = store.StateSending, store.StateQueued, ""
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		box, running, err := store.OpenOutbox(t.Context(), dir)
+		if err != nil || running {
+			t.Fatal(running, err)
+		}
+		for _, a := range []Action{Hold, Release} {
+			if _, err := Ask(t.Context(), box, id, a, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		box.Close()
+		r = openRig(t, dir, x, Options{})
+		defer r.stop()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if x.total() != 1 || r.row(id).State != store.StateSent {
+			t.Errorf("sent %d times, row %+v", x.total(), r.row(id))
+		}
+	})
+}
+
+// Drafts of a message that is given up are removed, by whomever it is given up, and as often as it takes.
+func TestDraftsOfGivenUp(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		err    *Error
+		wait   time.Duration
+		action Action
+		state  store.State
+	}{
+		{"refused", permanent, time.Second, "", store.StateRefused},
+		{"bounced", permanent, 0, "", store.StateBounced},
+		{"out of time", temporary, 0, "", store.StateBounced},
+		{"bounced by a person", temporary, 0, Bounce, store.StateBounced},
+		{"purged", temporary, 0, Purge, store.StatePurged},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := newExchange()
+			for range 100 {
+				x.script = append(x.script, step{err: tt.err, draft: true})
+			}
+			bubble(t, x, Options{Lifetime: time.Hour}, func(r *rig) {
+				t := r.t
+				id, err := r.submit(tt.wait, func(s *store.Submission) { s.EnvelopeFrom = "" })
+				if (err != nil) != (tt.state == store.StateRefused) {
+					t.Fatal(err)
+				}
+				if id == "" {
+					t.Fatal("no id")
+				}
+				x.mu.Lock()
+				x.noteErrs = 2
+				x.mu.Unlock()
+				if tt.action != "" {
+					time.Sleep(5 * time.Second)
+					if _, err := Ask(t.Context(), other(r), id, tt.action, ""); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(3 * time.Hour)
+				synctest.Wait()
+				if row := r.row(id); row.State != tt.state || !row.NextAttempt.IsZero() || row.Progress != "" || len(r.files()) != 0 {
+					t.Errorf("row %+v, files %v", row, r.files())
+				}
+				x.mu.Lock()
+				defer x.mu.Unlock()
+				if !slices.Equal(x.cleaned, []string{id}) {
+					t.Errorf("cleaned %v", x.cleaned)
+				}
+			})
+		})
+	}
+}
+
+// What was to be gathered when the process ended goes on to be, in the time that is left.
+func TestGatherAfterRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		x := newExchange()
+		r := openRig(t, dir, x, Options{})
+		until := time.Now().Add(time.Minute)
+		submit := func(rcpt string) string {
+			t.Helper()
+			id, err := r.submit(0, func(s *store.Submission) {
+				s.Digest, s.Login, s.MessageID, s.GatherUntil = "d", "app", "<m@x>", until
+				s.Recipients = []store.Recipient{{Address: rcpt}}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return id
+		}
+		first := submit("a@y")
+		r.stop()
+		r = openRig(t, dir, x, Options{})
+		defer func() { r.stop() }()
+		if id := submit("b@y"); id != first {
+			t.Errorf("queued as %s, the first is %s", id, first)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if row := r.row(first); len(row.Recipients) != 2 || row.State != store.StateSent || x.total() != 1 {
+			t.Errorf("row %+v, sent %d", row, x.total())
+		}
+		if id := submit("c@y"); id == first {
+			t.Error("joined what was sent")
+		}
+	})
+}
