@@ -336,6 +336,11 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 				}
 				continue
 			}
+		case "sender":
+			// It would be shown as who has really sent the message.
+			if !s.maySendAsAll(f.Value) {
+				out = append(out, "X-Original-"...)
+			}
 		}
 		out = appendRaw(out, f.Raw)
 	}
@@ -393,6 +398,16 @@ func fieldValue(fields []message.Field, name string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// maySendAsAll reports whether the login may use all addresses of a field.
+func (s *Submission) maySendAsAll(value string) bool {
+	for _, a := range wholeAddresses(value) {
+		if !s.b.maySendAs(s.login, a.Addr()) {
+			return false
+		}
+	}
+	return true
 }
 
 func hasAddress(value string) bool { return len(wholeAddresses(value)) > 0 }

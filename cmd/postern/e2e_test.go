@@ -100,6 +100,8 @@ type rig struct {
 	addr  map[string]string // by "protocol/tls", such as imap/starttls
 	cmd   *exec.Cmd
 	log   *tail
+
+	wholeLog io.Writer // gets all that the server logs, nil for none
 }
 
 // newRig starts a simulator with the sample tenant and the further users, and a server with one login for each.
@@ -203,6 +205,9 @@ func (r *rig) startWith(mu *sync.Mutex, listeners int) {
 	r.races()
 	r.log = &tail{}
 	cmd.Stderr = r.log
+	if r.wholeLog != nil {
+		cmd.Stderr = io.MultiWriter(r.log, r.wholeLog)
+	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		r.t.Fatal(err)
