@@ -294,7 +294,7 @@ func TestScanText(t *testing.T) {
 		k := parsedKey(t, "CHARSET UTF-8 "+literalSearch(tt.key))
 		var got []string
 		for _, name := range names {
-			found, err := scanText(newContent(t, files[name]), k.textKeys())
+			found, err := scanText(newContent(t, files[name]), k.textKeys(), textNeedles(k.textKeys()))
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -380,7 +380,7 @@ func FuzzParseSearch(f *testing.F) {
 		}
 		row := searchRow{seq: 1, msg: &backend.Message{UID: 1}, header: header}
 		var err error
-		if row.text, err = scanText(body, req.key.textKeys()); err != nil {
+		if row.text, err = scanText(body, req.key.textKeys(), textNeedles(req.key.textKeys())); err != nil {
 			t.Fatal(err)
 		}
 		env := searchEnv{now: time.Unix(1, 0)}

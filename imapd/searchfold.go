@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"html"
 	"io"
-	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -15,13 +14,31 @@ import (
 // It is what i;unicode-casemap (RFC 5051) does but for the direction of the case, so that "e" finds
 // "é" and "É" alike.
 func foldSearch(dst []byte, s string) []byte {
-	ascii := true
-	for i := 0; i < len(s) && ascii; i++ {
-		ascii = s[i] < utf8.RuneSelf
+	for i := 0; i < len(s); i++ {
+		if s[i] >= utf8.RuneSelf {
+			return foldUnicode(dst, norm.NFKD.String(s))
+		}
 	}
-	if !ascii {
-		s = norm.NFKD.String(s)
+	return foldUnicode(dst, s)
+}
+
+// foldASCII is foldSearch for ASCII; ok is false if s is something else.
+func foldASCII(dst, s []byte) (folded []byte, ok bool) {
+	from := len(dst)
+	dst = append(dst, s...)
+	for i, c := range dst[from:] {
+		if c >= utf8.RuneSelf {
+			return dst[:from], false
+		}
+		if 'A' <= c && c <= 'Z' {
+			dst[from+i] = c + 'a' - 'A'
+		}
 	}
+	return dst, true
+}
+
+// foldUnicode is foldSearch for what is decomposed.
+func foldUnicode(dst []byte, s string) []byte {
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c < utf8.RuneSelf {
@@ -58,19 +75,29 @@ type needles struct {
 	found  []bool
 	left   int
 	max    int // length of the longest
-	buf    []byte
+
+	// Reused from text to text.
+	buf, chunk, folded []byte
 }
 
 func newNeedles(want [][]byte) *needles {
-	n := &needles{want: want, found: make([]bool, len(want)), left: len(want)}
-	for i, w := range want {
+	n := &needles{want: want, found: make([]bool, len(want))}
+	for _, w := range want {
 		n.max = max(n.max, len(w))
-		if len(w) == 0 {
-			n.found[i] = true // the empty string is everywhere
+	}
+	n.reset()
+	return n
+}
+
+// reset begins anew, for another message.
+func (n *needles) reset() {
+	n.left = len(n.want)
+	for i, w := range n.want {
+		n.found[i] = len(w) == 0 // the empty string is everywhere
+		if n.found[i] {
 			n.left--
 		}
 	}
-	return n
 }
 
 // in looks for what is not found yet.
@@ -91,9 +118,13 @@ func (n *needles) inField(s string) {
 
 // inText reads a UTF-8 text to its end or until all is found. With entities, those of HTML are resolved.
 func (n *needles) inText(r io.Reader, entities bool) error {
-	chunk := make([]byte, textChunk)
+	if n.chunk == nil {
+		n.chunk = make([]byte, textChunk)
+	}
+	chunk := n.chunk
 	keep := 0 // bytes at the start of chunk that are left from before
-	var folded []byte
+	folded := n.folded[:0]
+	defer func() { n.folded = folded }()
 	for n.left > 0 {
 		k, err := io.ReadFull(r, chunk[keep:])
 		b := chunk[:keep+k]
@@ -116,15 +147,17 @@ func (n *needles) inText(r io.Reader, entities bool) error {
 				}
 			}
 		}
-		s := string(b[:cut])
-		if entities && strings.IndexByte(s, '&') >= 0 {
-			s = html.UnescapeString(s)
-		}
 		// A match may begin in the text before.
 		if over := len(folded) - (n.max - 1); over > 0 {
 			folded = append(folded[:0], folded[over:]...)
 		}
-		folded = foldSearch(folded, s)
+		if text := b[:cut]; entities && bytes.IndexByte(text, '&') >= 0 {
+			folded = foldSearch(folded, html.UnescapeString(string(text)))
+		} else if f, ok := foldASCII(folded, text); ok {
+			folded = f
+		} else {
+			folded = foldSearch(folded, string(text))
+		}
 		n.in(folded, false)
 		if end {
 			if err == io.EOF || err == io.ErrUnexpectedEOF {

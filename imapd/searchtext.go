@@ -26,9 +26,8 @@ func (k *searchKey) textKeys() []*searchKey {
 	return keys
 }
 
-// scanText answers keys for a message whose bytes are here, in one pass over its texts. As with Dovecot, BODY
-// does not look at headers, not even those of parts, and TEXT looks at all of them.
-func scanText(body content, keys []*searchKey) (map[*searchKey]bool, error) {
+// textNeedles are the needles of BODY and TEXT keys.
+func textNeedles(keys []*searchKey) *needles {
 	want := make([][]byte, len(keys))
 	inBody := make([]bool, len(keys))
 	for i, k := range keys {
@@ -36,6 +35,13 @@ func scanText(body content, keys []*searchKey) (map[*searchKey]bool, error) {
 	}
 	n := newNeedles(want)
 	n.inBody = inBody
+	return n
+}
+
+// scanText answers keys, whose needles n are, for a message whose bytes are here, in one pass over its texts. As with
+// Dovecot, BODY does not look at headers, not even those of parts, and TEXT looks at all of them.
+func scanText(body content, keys []*searchKey, n *needles) (map[*searchKey]bool, error) {
+	n.reset()
 	if err := scanPart(body, body.Index().Root, n); err != nil {
 		return nil, err
 	}
@@ -105,6 +111,8 @@ type textSearch struct {
 	ctx  context.Context
 	mbox *backend.Mailbox
 	keys []*searchKey
+
+	needles *needles // of keys; made when first needed
 }
 
 // kept answers for a message whose bytes are kept. ok is false if it is gone.
@@ -116,7 +124,10 @@ func (t *textSearch) kept(uid imap.UID) (found map[*searchKey]bool, ok bool, err
 		}
 		return nil, false, err
 	}
-	found, err = scanText(body, t.keys)
+	if t.needles == nil {
+		t.needles = textNeedles(t.keys)
+	}
+	found, err = scanText(body, t.keys, t.needles)
 	err = errors.Join(err, body.Close())
 	return found, err == nil, err
 }

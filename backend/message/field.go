@@ -160,22 +160,35 @@ func FieldValues(header []byte, name string) iter.Seq[string] {
 	}
 }
 
-// FilterHeader returns the fields named or, with not, the others: raw bytes in the order written, ended by
-// a blank line (RFC 9051 section 6.4.5.1). Names match without regard to case.
+// FilterHeader returns the fields named or, with not, all but those, lines that are no field among them: raw bytes in the
+// order written, with the blank line if the header has one (RFC 9051 section 6.4.5.1). Names match without regard to case.
 func FilterHeader(header []byte, names []string, not bool) []byte {
 	var out []byte
 	eol := lineEnd(header)
-	s := fieldScanner{header: header}
-	for f, ok := s.next(); ok; f, ok = s.next() {
-		if containsName(names, f.name) == not {
-			continue
-		}
-		out = append(out, f.raw...)
-		if f.raw[len(f.raw)-1] != '\n' {
+	take := func(raw []byte) {
+		out = append(out, raw...)
+		if len(raw) > 0 && raw[len(raw)-1] != '\n' {
 			out = append(out, eol...)
 		}
 	}
-	return append(out, eol...)
+	s := fieldScanner{header: header}
+	last := 0 // where the last field ended
+	for f, ok := s.next(); ok; f, ok = s.next() {
+		if not {
+			take(header[last:f.start])
+		}
+		last = s.pos
+		if containsName(names, f.name) != not {
+			take(f.raw)
+		}
+	}
+	if not {
+		take(header[last:s.pos])
+	}
+	if s.pos < len(header) {
+		out = append(out, eol...)
+	}
+	return out
 }
 
 func containsName(names []string, name []byte) bool {

@@ -49,12 +49,15 @@ func TestFilterHeader(t *testing.T) {
 		want   string
 	}{
 		{header, []string{"FROM"}, false, "From: a\r\n b\r\nfrom: d\r\n\r\n"},
-		{header, []string{"From"}, true, "TO: c\r\n\r\n"},
+		{header, []string{"From"}, true, "junk\r\nTO: c\r\n\r\n"},
 		{header, []string{"x"}, false, "\r\n"},
-		{header, nil, true, "From: a\r\n b\r\nTO: c\r\nfrom: d\r\n\r\n"},
+		{header, nil, true, "junk\r\nFrom: a\r\n b\r\nTO: c\r\nfrom: d\r\n\r\n"},
 		{"From: a\nTo: b\n\n", []string{"to"}, false, "To: b\n\n"},
-		{"From: cut", []string{"from"}, false, "From: cut\r\n\r\n"},
-		{"", []string{"from"}, false, "\r\n"},
+		{"A: b\r\njunk\r\n more\r\n", []string{"a"}, true, "junk\r\n more\r\n"},
+		{"From: cut", []string{"from"}, false, "From: cut\r\n"},
+		{"From: cut", []string{"x"}, false, ""},
+		{"\r\n", []string{"from"}, false, "\r\n"},
+		{"", []string{"from"}, false, ""},
 	} {
 		if got := string(FilterHeader([]byte(tt.header), tt.names, tt.not)); got != tt.want {
 			t.Errorf("FilterHeader(%q, %v, %v) = %q, want %q", tt.header, tt.names, tt.not, got, tt.want)

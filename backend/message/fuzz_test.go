@@ -43,8 +43,8 @@ func FuzzFields(f *testing.F) {
 			}
 			last += i + len(fd.Raw)
 		}
-		if out := FilterHeader(b, nil, true); len(out) == 0 || out[len(out)-1] != '\n' {
-			t.Fatalf("filtered header %q has no end", out)
+		if out := FilterHeader(b, nil, true); !bytes.HasPrefix(b, bytes.TrimRight(out, "\r\n")) || len(out) > 0 && out[len(out)-1] != '\n' {
+			t.Fatalf("filtered header %q of %q", out, b)
 		}
 		ParseEnvelope(b)
 	})

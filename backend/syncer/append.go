@@ -250,6 +250,9 @@ func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.
 	if err != nil {
 		return nil, nil, err
 	}
+	if n := len(split.Attachments); n > maxFiles {
+		return nil, nil, fmt.Errorf("%w: it has %d attachments, Exchange takes %d", message.ErrIndivisible, n, maxFiles)
+	}
 	if split.SkeletonSize > maxDirect {
 		return nil, nil, fmt.Errorf("%w: its text alone has %d bytes", message.ErrIndivisible, split.SkeletonSize)
 	}

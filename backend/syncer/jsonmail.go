@@ -18,6 +18,7 @@ const (
 	maxText      = 2 << 20  // bytes of text that go into the message's body; longer texts become attachments
 	maxTransport = 30 << 10 // bytes of a header kept as transport headers
 	maxExtraHead = 5        // Graph: internetMessageHeaders, observed limit
+	maxFiles     = 250      // attachments of one message; learn: Exchange Online limits. Each costs a call
 )
 
 // propAppend marks an appended message, so that it is found when the answer to its creation was lost.
@@ -134,6 +135,12 @@ func takeApart(r io.ReaderAt, ix *message.Index) (graph.NewMessage, []upload, er
 	}
 	if err := w.walk(ix.Root, false); err != nil {
 		return m, nil, err
+	}
+	if len(w.rest) > maxFiles {
+		// Exchange takes no message of so many files, and adding them would use up the mailbox's requests. The whole
+		// message is one file.
+		w.rest = nil
+		w.attachWhole(ix)
 	}
 	return m, w.rest, nil
 }

@@ -90,6 +90,32 @@ func TestTakeApartSigned(t *testing.T) {
 	}
 }
 
+// What would cost more calls than Exchange takes files is kept as one file.
+func TestTakeApartManyFiles(t *testing.T) {
+	for n, want := range map[int]int{maxFiles: maxFiles, maxFiles + 1: 1} {
+		raw := "From: a@x.example\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n" +
+			strings.Repeat("--b\r\nContent-Type: image/png\r\n\r\nx\r\n", n) + "--b--\r\n"
+		r := strings.NewReader(raw)
+		ix, err := message.Parse(r, r.Size())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, rest, err := takeApart(r, ix)
+		if err != nil || m.Body != "text" || len(rest) != want {
+			t.Fatalf("%d files become %d, %q, %v", n, len(rest), m.Body, err)
+		}
+		if want == 1 {
+			c, err := rest[0].open(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text, _ := io.ReadAll(c); string(text) != raw || rest[0].meta.Name != "original.eml" {
+				t.Errorf("%s of %d bytes is not the message", rest[0].meta.Name, len(text))
+			}
+		}
+	}
+}
+
 func FuzzTakeApart(f *testing.F) {
 	f.Add("From: a@b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--")
 	f.Add("Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=utf-7\r\n\r\nx")
