@@ -72,12 +72,6 @@ func delta[T any](ctx context.Context, c *Client, r call, link string, yield fun
 		if err != nil {
 			return "", err
 		}
-		if p.NextLink == "" {
-			// Checked before the rows count: a link that cannot be followed must not become the folder's state.
-			if _, err := c.link(p.DeltaLink); err != nil {
-				return "", fmt.Errorf("%s: %w", r.op, err)
-			}
-		}
 		if err := yield(*p.Value, p.NextLink); err != nil {
 			return "", err
 		}

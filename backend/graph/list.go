@@ -81,7 +81,7 @@ type page[T any] struct {
 // errNoList says that a 200 had no list in it. Read as an empty one it would say that a folder is empty.
 var errNoList = errors.New("answer holds no list")
 
-// readPage requests one page. delta answers must have exactly one of the two links, or the round would end nowhere.
+// readPage requests one page; its links are those to follow. delta answers must have exactly one of the two links, or the round would end nowhere.
 func readPage[T any](ctx context.Context, c *Client, r call, delta bool) (*page[T], error) {
 	var p page[T]
 	err := c.do(ctx, r, func(resp *http.Response) error {
@@ -99,6 +99,15 @@ func readPage[T any](ctx context.Context, c *Client, r call, delta bool) (*page[
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, link := range []*string{&p.NextLink, &p.DeltaLink} {
+		if *link == "" {
+			continue
+		}
+		// Before the rows count: a link that cannot be followed must not become a folder's state.
+		if *link, err = c.here(*link); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.op, err)
+		}
 	}
 	return &p, nil
 }

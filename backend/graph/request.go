@@ -150,14 +150,14 @@ func (r call) mayRepeat(err error, e *Error) bool {
 		return notSent.passing
 	case e != nil && e.payloadUnread():
 		return true
+	case e != nil && (e.Status == http.StatusConflict || e.Status == http.StatusPreconditionFailed):
+		// Two writers at once; and Exchange answers 412 to requests without a condition, too (observed). Nothing was done.
+		return r.repeat != repeatUnsent && r.header["If-Match"] == "" && e.HasCode("ErrorIrresolvableConflict")
 	case r.repeat != repeatAlways:
 		return false
 	case e == nil:
 		var t *transportError
 		return errors.As(err, &t)
-	case e.Status == http.StatusConflict || e.Status == http.StatusPreconditionFailed:
-		// Two writers at once; and Exchange answers 412 to requests without a condition, too (observed).
-		return r.method == http.MethodPatch && r.header["If-Match"] == "" && e.HasCode("ErrorIrresolvableConflict")
 	case e.Status == http.StatusUnauthorized:
 		return false // renewed once already
 	}
@@ -385,6 +385,25 @@ func isDial(err error) bool {
 
 // address returns the whole URL of a path below the user.
 func (c *Client) address(path string) string { return c.endpoint.Load().root + "/v1.0" + c.user + path }
+
+// here returns the address that a link Graph has just given leads to. Our token goes to the configured host alone: where the
+// link names another one, as Graph's own do behind a gateway, its path and query are asked for there, as they stand.
+func (c *Client) here(link string) (string, error) {
+	same, err := c.link(link)
+	if err == nil {
+		return same, nil
+	}
+	u, perr := url.Parse(link)
+	if perr != nil || u.User != nil || !strings.EqualFold(u.Scheme, "http") && !strings.EqualFold(u.Scheme, "https") || c.fault() != nil {
+		return "", err
+	}
+	_, rest, _ := strings.Cut(link, "://")
+	_, path, _ := strings.Cut(rest, "/")
+	if !strings.HasPrefix(path, "v1.0/") {
+		return "", err
+	}
+	return c.endpoint.Load().root + "/" + path, nil
+}
 
 // link checks that a next or delta link leads where our token may go, and returns it unchanged.
 func (c *Client) link(link string) (string, error) {

@@ -69,8 +69,8 @@ func TestRepeats(t *testing.T) {
 		{"400", 400, "ErrorInvalidIdMalformed", "", "", ""},
 		{"403", 403, "ErrorAccessDenied", "", "", ""},
 		{"413", 413, "", "", "", ""},
-		{"409 two writers", 409, "ErrorIrresolvableConflict", "", "patch", ""},
-		{"412 without a condition", 412, "ErrorIrresolvableConflict", "", "patch", ""},
+		{"409 two writers", 409, "ErrorIrresolvableConflict", "", "get patch create move delete draft", ""},
+		{"412 without a condition", 412, "ErrorIrresolvableConflict", "", "get patch create move delete draft", ""},
 		{"401", 401, "InvalidAuthenticationToken", "", every, ""},
 	} {
 		for name, op := range ops {
