@@ -158,6 +158,46 @@ func (c *Client) FolderSizes(ctx context.Context, ids []string) (map[string]int6
 	return sizes, nil
 }
 
+// ChildFolders reads the folders directly below parentID, or those at the top when that is empty, page by page. A link, the
+// nextLink of a page that came by Batch, continues there; parentID and filter are in it then.
+func (c *Client) ChildFolders(ctx context.Context, parentID, filter, link string, yield func([]Folder) error) error {
+	const op = "list folders"
+	o := ListOptions{Filter: filter, PageSize: maxPage - 1}
+	r := call{op: op, kind: "folder", method: http.MethodGet, prefer: o.prefer(), repeat: repeatAlways}
+	if link == "" {
+		path := "/mailFolders"
+		if parentID != "" {
+			var err error
+			if path, err = itemPath("mailFolders", parentID, "/childFolders"); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+		}
+		r.url = c.address(path + o.query())
+	}
+	circle := progress{op: op}
+	for {
+		if link != "" {
+			if err := circle.follow(link); err != nil {
+				return err
+			}
+			var err error
+			if r.url, err = c.here(link); err != nil {
+				return fmt.Errorf("%s: %w", op, err)
+			}
+		}
+		p, err := readPage[Folder](ctx, c, r, false)
+		if err != nil {
+			return err
+		}
+		if err := yield(*p.Value); err != nil {
+			return err
+		}
+		if link = p.NextLink; link == "" {
+			return nil
+		}
+	}
+}
+
 // CreateFolder creates a folder under parentID, or at the top when that is empty. A name that is taken is
 // IsFolderExists.
 func (c *Client) CreateFolder(ctx context.Context, parentID, name string) (*Folder, error) {

@@ -25,7 +25,7 @@ func (c *call) pageSize(q *query) int {
 	if c.maxPageSize > 0 {
 		n = c.maxPageSize
 	}
-	return min(n, maxPage)
+	return min(n, c.sim.opts.LargestPage)
 }
 
 // listMessages answers GET .../messages for a folder, or for the mailbox when f is nil.

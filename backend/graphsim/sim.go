@@ -50,6 +50,8 @@ type Options struct {
 	SentItemsDelay time.Duration
 	// EmptyPageEvery makes every n-th page of a delta round come empty with a nextLink; 0 means 7, negative never.
 	EmptyPageEvery int
+	// LargestPage is the most rows of a page, whatever the client prefers; default 1,000.
+	LargestPage int
 	// Bounces puts a non-delivery report into the sender's Inbox for recipients in a tenant's domains that do not exist.
 	Bounces bool
 	// MaxMessage is the largest message that can be sent, in bytes; default 35 MiB.
@@ -116,6 +118,9 @@ func New(opts Options) *Sim {
 	}
 	if opts.EmptyPageEvery == 0 {
 		opts.EmptyPageEvery = 7
+	}
+	if opts.LargestPage <= 0 {
+		opts.LargestPage = maxPage
 	}
 	if opts.MaxMessage == 0 {
 		opts.MaxMessage = 35 << 20

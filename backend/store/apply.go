@@ -152,6 +152,13 @@ func (r *Relist) Page(ctx context.Context, rows []Remote, sync *SyncUpdate) (Cha
 	})
 }
 
+// Missed returns how many messages no page has named so far: those that Finish would remove.
+func (r *Relist) Missed(ctx context.Context) (n int, err error) {
+	first, last := messageIDs(r.folder)
+	err = r.s.db.row(ctx, []any{&n}, "SELECT count(*) FROM messages WHERE id BETWEEN ? AND ? AND gen < ?", first, last, r.gen)
+	return n, r.s.db.explain("read listing", err)
+}
+
 // Finish removes the messages that no page has named. Messages that came into the
 // folder by other ways since the listing began stay. It clears the folder's
 // FillLink unless sync sets it.

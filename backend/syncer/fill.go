@@ -288,23 +288,43 @@ func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder)
 	o := fullOptions
 	o.OrderBy = "receivedDateTime asc"
 	o.PageSize = pageSize
-	err = s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
-		rows := make([]store.Remote, 0, len(page))
-		for i := range page {
-			rows = append(rows, remoteOf(&page[i], true))
-		}
-		var sync *store.SyncUpdate
-		if next != "" {
-			sync = &store.SyncUpdate{FillLink: new(listMark + next)}
-		}
-		return s.Commit(func() ([]store.Changes, error) {
-			ch, err := r.Page(ctx, rows, sync)
-			changed = changed || !ch.Empty()
-			return []store.Changes{ch}, err
+	pages := 0
+	walk := func() error {
+		err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
+			pages++
+			rows := make([]store.Remote, 0, len(page))
+			for i := range page {
+				rows = append(rows, remoteOf(&page[i], true))
+			}
+			var sync *store.SyncUpdate
+			if next != "" {
+				sync = &store.SyncUpdate{FillLink: new(listMark + next)}
+			}
+			return s.Commit(func() ([]store.Changes, error) {
+				ch, err := r.Page(ctx, rows, sync)
+				changed = changed || !ch.Empty()
+				return []store.Changes{ch}, err
+			})
 		})
-	})
+		if err != nil {
+			return fmt.Errorf("list folder: %w", err)
+		}
+		return nil
+	}
+	if err := walk(); err != nil {
+		return changed, err
+	}
+	// Pages count rows from the start: when somebody deletes messages meanwhile, as one does in a full mailbox, as many are
+	// in no page. What one walk has not met is looked for by another before it counts as gone.
+	missed, err := r.Missed(ctx)
 	if err != nil {
-		return changed, fmt.Errorf("list folder: %w", err)
+		return changed, err
+	}
+	if missed > 0 && (pages > 1 || link != "") {
+		link = ""
+		if err := walk(); err != nil {
+			return changed, err
+		}
 	}
 	now := time.Now()
 	err = s.Commit(func() ([]store.Changes, error) {

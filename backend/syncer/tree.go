@@ -215,9 +215,6 @@ func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next str
 	return next, changed, nil
 }
 
-// treeTop is how many folders below one are asked for when the tree is read by lists.
-const treeTop = 999
-
 // listTree reads the tree level by level. It leads to no delta link.
 func (s *Syncer) listTree(ctx context.Context, l *layout) (next string, changed bool, err error) {
 	nodes := make(map[string]node)
@@ -230,13 +227,25 @@ func (s *Syncer) listTree(ctx context.Context, l *layout) (next string, changed 
 			if id != "" {
 				path += "/" + url.PathEscape(id) + "/childFolders"
 			}
-			items[i] = graph.BatchItem{Method: "GET", Path: fmt.Sprintf("%s?$top=%d", path, treeTop)}
+			items[i] = graph.BatchItem{Method: "GET", Path: path, Headers: map[string]string{"Prefer": "odata.maxpagesize=999"}}
 		}
 		results, err := s.o.Graph.Batch(ctx, items)
 		if err != nil {
 			return "", false, fmt.Errorf("list folders: %w", err)
 		}
 		level = level[:0:0]
+		add := func(page []graph.Folder) error {
+			for _, f := range page {
+				if _, seen := nodes[f.ID]; seen || f.ID == root || f.ID == "" {
+					continue
+				}
+				nodes[f.ID] = node{Name: f.DisplayName, Parent: f.ParentFolderID, Hidden: f.IsHidden || f.Search()}
+				if f.ChildFolderCount > 0 {
+					level = append(level, f.ID)
+				}
+			}
+			return nil
+		}
 		for _, res := range results {
 			if graph.IsNotFound(res.Err) {
 				continue
@@ -245,26 +254,22 @@ func (s *Syncer) listTree(ctx context.Context, l *layout) (next string, changed 
 				return "", false, fmt.Errorf("list folders: %w", res.Err)
 			}
 			var page struct {
-				Value []struct {
-					ID       string `json:"id"`
-					Name     string `json:"displayName"`
-					Parent   string `json:"parentFolderId"`
-					Children int    `json:"childFolderCount"`
-					Hidden   bool   `json:"isHidden"`
-					Type     string `json:"@odata.type"`
-				} `json:"value"`
+				Value    *[]graph.Folder `json:"value"`
+				NextLink string          `json:"@odata.nextLink"`
 			}
 			if err := json.Unmarshal(res.Body, &page); err != nil {
 				return "", false, fmt.Errorf("list folders: %w", err)
 			}
-			for _, f := range page.Value {
-				if _, seen := nodes[f.ID]; seen || f.ID == root {
-					continue
-				}
-				nodes[f.ID] = node{Name: f.Name, Parent: f.Parent, Hidden: f.Hidden || graph.Folder{ODataType: f.Type}.Search()}
-				if f.Children > 0 {
-					level = append(level, f.ID)
-				}
+			if page.Value == nil {
+				// Read as an empty list it would make folders, and all their UIDs, be forgotten.
+				return "", false, errors.New("list folders: answer holds no list")
+			}
+			_ = add(*page.Value)
+			if page.NextLink == "" {
+				continue
+			}
+			if err := s.o.Graph.ChildFolders(ctx, "", "", page.NextLink, add); err != nil {
+				return "", false, fmt.Errorf("list folders: %w", err)
 			}
 		}
 	}
