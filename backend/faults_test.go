@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -241,6 +243,108 @@ func TestQuota(t *testing.T) {
 	})
 }
 
+// A list may give smaller pages than were asked for. Folders on the later ones must not be taken for deleted, or their UIDs
+// are lost.
+func TestQuotaManyFolders(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{LargestPage: 3})
+	for i := range 8 {
+		sim.AddFolder(alice, "", fmt.Sprint("F", i))
+		sim.AddFolder(alice, "F0", fmt.Sprint("Sub", i))
+	}
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	names := func() int {
+		list, err := a.Mailboxes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	before := names()
+	sim.SetOverQuota(alice, true)
+	sim.AddFolder(alice, "", "G")
+	eventually(t, nil, "new folder by lists", func() bool {
+		if err := a.syncer.RefreshTree(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := names(); n < before {
+			t.Fatalf("%d folders, were %d", n, before)
+		}
+		return names() == before+1
+	})
+}
+
+// Pages of a list count rows from the start, so that of a folder in which messages are deleted meanwhile some are on no page.
+// They must not get new UIDs.
+func TestQuotaWhileDeleting(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{LargestPage: 4})
+	for i := range 12 {
+		sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{Received: time.Unix(int64(1e9+i), 0)})
+	}
+	sim.SetOverQuota(alice, true)
+	cfg := testConfig(t, url, t.TempDir())
+	var delete atomic.Bool
+	next := cfg.HTTPClient.Transport
+	cfg.HTTPClient = &http.Client{Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
+		resp, err := next.RoundTrip(r)
+		if strings.HasSuffix(r.URL.Path, "/messages") && !strings.Contains(r.URL.RawQuery, "skip=") && delete.CompareAndSwap(true, false) {
+			for _, m := range sim.Messages(alice, "inbox")[10:] { // the oldest two
+				sim.DeleteMessage(alice, m.ID, true)
+			}
+		}
+		return resp, err
+	})}
+	b, _ := start(t, cfg)
+	a := accountOf(t, b, alice)
+	m := open(t, a, "INBOX")
+	uids := m.UIDs()
+	delete.Store(true)
+	eventually(t, nil, "round with deletions", func() bool {
+		_ = a.syncer.RefreshNow(t.Context(), m.view.id)
+		return len(m.UIDs()) != len(uids)
+	})
+	if got := m.UIDs(); !slices.Equal(got, uids[2:]) {
+		t.Errorf("UIDs = %v, want %v", got, uids[2:])
+	}
+}
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestFolderAnswersLost has Graph carry out changes of folders whose answers are lost.
+func TestFolderAnswersLost(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	ctx := t.Context()
+	lose := func(method, path string) {
+		sim.ClearFaults()
+		inject(t, sim, graphsim.Fault{Method: method, Path: path, Status: 504, Code: "GatewayTimeout", AfterEffect: true, Times: 1})
+	}
+	for _, step := range []struct {
+		method, path string
+		do           func() error
+	}{
+		{"POST", "/mailFolders$", func() error { return a.Create(ctx, "New", "") }},
+		{"POST", "/childFolders$", func() error { return a.Create(ctx, "New/Sub", "") }},
+		{"PATCH", "/mailFolders/", func() error { return a.Rename(ctx, "New/Sub", "New/Other") }},
+		{"POST", "/move$", func() error { return a.Rename(ctx, "New/Other", "Other") }},
+		{"DELETE", "/mailFolders/", func() error { return a.Delete(ctx, "Other") }},
+	} {
+		lose(step.method, step.path)
+		if err := step.do(); err != nil {
+			t.Errorf("%s %s: %v", step.method, step.path, err)
+		}
+		if sim.FaultsFired() != 1 {
+			t.Errorf("%s %s: no answer was lost", step.method, step.path)
+		}
+	}
+	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return strings.HasSuffix(f.Path, "/Other") }) {
+		t.Errorf("deleted folder is not in Deleted Items: %+v", sim.Folders(alice))
+	}
+}
+
 func TestAppendLarge(t *testing.T) {
 	sim, url := newSim(t, graphsim.Options{})
 	b, _ := start(t, testConfig(t, url, t.TempDir()))
@@ -327,8 +431,14 @@ func TestExpungePolicies(t *testing.T) {
 		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 400, Code: "ErrorInvalidOperation"}},
 		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 404, Code: "ErrorItemNotFound"}},
 		{DeletePurge, 0, 2, graphsim.Fault{Path: "/permanentDelete", Status: 405, Code: "MethodNotAllowed"}},
+		{DeletePurge, 0, 2, graphsim.Fault{Path: "/permanentDelete", Status: 404, Code: "ResourceNotFound", Message: "Resource not found for the segment 'permanentDelete'."}},
+		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 504, Code: "GatewayTimeout", AfterEffect: true, Times: 3}},
+		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 500, Code: "InternalServerError", Times: 1}},
+		{DeleteRecoverable, 0, 2, graphsim.Fault{Path: "/move", Status: 412, Code: "ErrorIrresolvableConflict", Times: 2}},
+		{DeleteTrash, 2, 0, graphsim.Fault{Path: "/messages/[^/]*$", Method: "DELETE", Status: 504, Code: "GatewayTimeout", AfterEffect: true, Times: 3}},
+		{DeletePurge, 0, 0, graphsim.Fault{Path: "/permanentDelete", Status: 504, Code: "GatewayTimeout", AfterEffect: true, Times: 3}},
 	} {
-		t.Run(string(tt.policy)+tt.fault.Path, func(t *testing.T) {
+		t.Run(fmt.Sprintf("%s %s %d", tt.policy, tt.fault.Path, tt.fault.Status), func(t *testing.T) {
 			sim, url := newSim(t, graphsim.Options{})
 			for i := range 3 {
 				sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})

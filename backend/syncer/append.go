@@ -194,8 +194,8 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 // discard removes a message without a trace, or at least from sight.
 func (s *Syncer) discard(ctx context.Context, id string) error {
 	err := s.o.Graph.PermanentDelete(ctx, id)
-	if unavailable(err) {
-		err = errors.Join(s.recoverable(ctx, []string{id}, false)...)
+	if unavailable(err) || graph.StatusOf(err) == 404 { // of the message, or of the call itself
+		err = errors.Join(s.recoverable(ctx, "", []string{id}, false)...)
 	}
 	return err
 }
@@ -293,10 +293,8 @@ func (s *Syncer) surely(ctx context.Context, folder, filter string, create func(
 		if err == nil || !graph.Unclear(err) || filter == "" || try == createTries {
 			return made, err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return nil, err
-		case <-time.After(createPause):
 		}
 		found, ferr := s.findNew(ctx, folder, filter, nil)
 		if ferr != nil {

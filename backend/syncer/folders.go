@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -93,7 +94,7 @@ func (s *Syncer) ensureFolder(ctx context.Context, name string) (*store.Folder, 
 		}
 		parentID = string(parent.GraphID)
 	}
-	made, err := s.o.Graph.CreateFolder(ctx, parentID, last)
+	made, err := s.createFolder(ctx, parentID, last)
 	if graph.IsFolderExists(err) {
 		// Somebody was quicker, or a hidden folder has the name.
 		if err := s.RefreshTree(ctx); err != nil {
@@ -131,6 +132,86 @@ func (s *Syncer) ensureFolder(ctx context.Context, name string) (*store.Folder, 
 	return row, err
 }
 
+// createFolder creates a folder. When Graph's answer leaves open whether it did, it is told again: a name that is taken then
+// is the first attempt's work, and a client that is told NO would believe the name to be free.
+func (s *Syncer) createFolder(ctx context.Context, parentID, name string) (*graph.Folder, error) {
+	made, err := s.o.Graph.CreateFolder(ctx, parentID, name)
+	for try := 1; try < createTries && graph.Unclear(err) && pause(ctx); try++ {
+		made, err = s.o.Graph.CreateFolder(ctx, parentID, name)
+		if !graph.IsFolderExists(err) {
+			continue
+		}
+		taken := err
+		err = s.o.Graph.ChildFolders(ctx, parentID, "displayName eq "+graph.Quote(name), "", func(page []graph.Folder) error {
+			for i := range page {
+				if page[i].DisplayName == name && !page[i].IsHidden && !page[i].Search() {
+					made, taken = &page[i], nil
+				}
+			}
+			return nil
+		})
+		if err == nil {
+			err = taken
+		}
+		break
+	}
+	return made, err
+}
+
+// pause waits before Graph is asked about a call with an unclear end: what it did may show late.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(createPause):
+		return true
+	}
+}
+
+// moveFolder puts a folder below dest, an id or msgfolderroot.
+func (s *Syncer) moveFolder(ctx context.Context, row *store.Folder, dest string) error {
+	_, err := s.o.Graph.MoveFolder(ctx, string(row.GraphID), dest)
+	for try := 1; try < createTries && graph.Unclear(err) && pause(ctx); try++ {
+		parent, perr := s.parentOf(ctx, row)
+		switch {
+		case perr != nil:
+			return err
+		case parent != string(row.ParentGraphID):
+			return nil
+		}
+		_, err = s.o.Graph.MoveFolder(ctx, string(row.GraphID), dest)
+	}
+	return err
+}
+
+// deleteFolder lets Graph move a folder to Deleted Items. It is not told to do so twice: the second time the folder would be
+// gone for good.
+func (s *Syncer) deleteFolder(ctx context.Context, row *store.Folder) error {
+	err := s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
+	for try := 1; try < createTries && graph.Unclear(err) && pause(ctx); try++ {
+		parent, perr := s.parentOf(ctx, row)
+		switch {
+		case graph.IsNotFound(perr):
+			return nil
+		case perr != nil:
+			return err
+		case parent != string(row.ParentGraphID):
+			return nil
+		}
+		err = s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
+	}
+	return err
+}
+
+// parentOf asks Graph where a folder is.
+func (s *Syncer) parentOf(ctx context.Context, row *store.Folder) (string, error) {
+	f, err := s.o.Graph.Folder(ctx, string(row.GraphID))
+	if err != nil {
+		return "", err
+	}
+	return f.ParentFolderID, nil
+}
+
 // special reports whether Exchange would refuse to move or delete the folder, or something would break if it did not.
 func (s *Syncer) special(row *store.Folder) bool {
 	s.mu.Lock()
@@ -161,7 +242,7 @@ func (s *Syncer) Delete(ctx context.Context, name string) error {
 			return ErrHasChildren
 		}
 	}
-	if err := s.o.Graph.DeleteFolder(ctx, string(row.GraphID)); err != nil && !graph.IsNotFound(err) {
+	if err := s.deleteFolder(ctx, row); err != nil && !graph.IsNotFound(err) {
 		return fmt.Errorf("delete folder: %w", err)
 	}
 	err = s.editTree(ctx, func(l *layout) {
@@ -231,7 +312,7 @@ func (s *Syncer) Rename(ctx context.Context, oldName, newName string) error {
 			}
 			dest = string(parent.GraphID)
 		}
-		if _, err := s.o.Graph.MoveFolder(ctx, string(row.GraphID), dest); err != nil {
+		if err := s.moveFolder(ctx, row, dest); err != nil {
 			if graph.IsFolderExists(err) {
 				return ErrExists
 			}

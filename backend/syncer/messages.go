@@ -317,7 +317,10 @@ func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []sto
 	for i := range msgs {
 		ids[i] = string(msgs[i].GraphID)
 	}
-	errs := s.remove(ctx, id, ids)
+	errs, err := s.remove(ctx, id, ids)
+	if err != nil {
+		return nil, err
+	}
 	var done []imap.UID
 	var gone []store.GraphID
 	var failed error
@@ -344,7 +347,12 @@ func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []sto
 }
 
 // remove takes messages out of a folder in Graph; the errors belong to the ids.
-func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) []error {
+func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) ([]error, error) {
+	row, err := s.o.Store.Folder(ctx, from)
+	if err != nil {
+		return nil, err
+	}
+	src := string(row.GraphID)
 	trash, _ := s.Role("deleteditems")
 	switch {
 	case s.settings.Load().Delete == DeleteTrash && from != trash:
@@ -354,18 +362,19 @@ func (s *Syncer) remove(ctx context.Context, from store.FolderID, ids []string) 
 			clear[i] = graph.UpdateItem{ID: id, Update: graph.Update{Extended: map[graph.PropertyID]string{propIMAPFlags: "0"}}}
 		}
 		s.o.Graph.UpdateMany(ctx, clear)
-		return s.o.Graph.DeleteMany(ctx, ids, graph.DeleteToTrash)
+		return s.deleteMany(ctx, src, ids, graph.DeleteToTrash), nil
 	case s.settings.Load().Delete == DeletePurge:
-		return s.orElse(ctx, ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeletePermanent), func(rest []string) []error {
-			return s.recoverable(ctx, rest, from == trash)
-		})
+		return s.orElse(ctx, ids, s.deleteMany(ctx, src, ids, graph.DeletePermanent), func(rest []string) []error {
+			return s.recoverable(ctx, src, rest, from == trash)
+		}), nil
 	}
-	return s.recoverable(ctx, ids, from == trash)
+	return s.recoverable(ctx, src, ids, from == trash), nil
 }
 
-func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []error {
-	return s.orElse(ctx, ids, s.o.Graph.DeleteMany(ctx, ids, graph.DeleteRecoverable), func(rest []string) []error {
-		errs := s.o.Graph.DeleteMany(ctx, rest, graph.DeleteToTrash)
+// recoverable takes messages to Recoverable Items. src is the folder they are in, empty where that is not known.
+func (s *Syncer) recoverable(ctx context.Context, src string, ids []string, inTrash bool) []error {
+	return s.orElse(ctx, ids, s.deleteMany(ctx, src, ids, graph.DeleteRecoverable), func(rest []string) []error {
+		errs := s.deleteMany(ctx, src, rest, graph.DeleteToTrash)
 		if inTrash {
 			return errs
 		}
@@ -375,7 +384,10 @@ func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []
 				again = append(again, rest[i]) // immutable ids survive the first step
 			}
 		}
-		for i, err := range s.o.Graph.DeleteMany(ctx, again, graph.DeleteToTrash) {
+		s.mu.Lock()
+		trash := s.known["deleteditems"]
+		s.mu.Unlock()
+		for i, err := range s.deleteMany(ctx, trash, again, graph.DeleteToTrash) {
 			if err != nil && !graph.IsNotFound(err) {
 				s.log.Warn("expunged message stays in Deleted Items", "op", "expunge", "err", err, "n", i)
 			}
@@ -384,9 +396,47 @@ func (s *Syncer) recoverable(ctx context.Context, ids []string, inTrash bool) []
 	})
 }
 
+// deleteMany deletes messages of the folder src. After an unclear end Graph is asked where a message is: one that has left
+// the folder is done, one that has not is deleted again. Deleting blindly once more would take it a step too far, from
+// Deleted Items to Recoverable Items.
+func (s *Syncer) deleteMany(ctx context.Context, src string, ids []string, how graph.DeleteMode) []error {
+	errs := s.o.Graph.DeleteMany(ctx, ids, how)
+	for try := 1; try < moveTries && src != "" && ctx.Err() == nil; try++ {
+		var rest []string
+		var at []int
+		for i, err := range errs {
+			if err != nil && graph.IsTemporary(err) && !graph.IsThrottled(err) {
+				rest = append(rest, ids[i])
+				at = append(at, i)
+			}
+		}
+		if len(rest) == 0 {
+			break
+		}
+		var again []string
+		var againAt []int
+		for i, res := range s.o.Graph.GetMany(ctx, rest, graph.ListOptions{Select: []string{"id", "parentFolderId"}}) {
+			switch {
+			case graph.IsNotFound(res.Err):
+				errs[at[i]] = res.Err
+			case res.Err != nil || res.Message.ParentFolderID == nil:
+			case *res.Message.ParentFolderID != src:
+				errs[at[i]] = nil
+			default:
+				again = append(again, rest[i])
+				againAt = append(againAt, at[i])
+			}
+		}
+		for i, err := range s.o.Graph.DeleteMany(ctx, again, how) {
+			errs[againAt[i]] = err
+		}
+	}
+	return errs
+}
+
 // orElse tries second for those ids for which the first way is not available at all. "Not found" may mean the message or
-// the folder it should go to (observed: both are ErrorItemNotFound), so those are looked for: a message that is still
-// there must not be told as removed.
+// the folder it should go to (observed: both are ErrorItemNotFound), or the call itself, with a code that elsewhere means
+// the mailbox. So those are looked for: a message that is still there must not be told as removed.
 func (s *Syncer) orElse(ctx context.Context, ids []string, errs []error, second func([]string) []error) []error {
 	var rest, lost []string
 	var at, lostAt []int
@@ -395,7 +445,7 @@ func (s *Syncer) orElse(ctx context.Context, ids []string, errs []error, second 
 		case unavailable(err):
 			rest = append(rest, ids[i])
 			at = append(at, i)
-		case err != nil && graph.IsNotFound(err):
+		case graph.StatusOf(err) == 404:
 			lost = append(lost, ids[i])
 			lostAt = append(lostAt, i)
 		}
@@ -406,8 +456,8 @@ func (s *Syncer) orElse(ctx context.Context, ids []string, errs []error, second 
 			case res.Err == nil:
 				rest = append(rest, lost[i])
 				at = append(at, lostAt[i])
-			case !graph.IsNotFound(res.Err):
-				errs[lostAt[i]] = res.Err // not known: told as failed, tried again by the client
+			default:
+				errs[lostAt[i]] = res.Err // gone, or not known: told as failed, tried again by the client
 			}
 		}
 	}
