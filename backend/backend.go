@@ -140,6 +140,7 @@ func (b *Backend) prune(ctx context.Context) {
 // Close closes the store. Call it after Run has returned.
 func (b *Backend) Close() error {
 	b.tokens.Close()
+	b.flushAnswers()
 	for _, a := range b.known {
 		a.forgetViews()
 	}

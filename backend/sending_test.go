@@ -1,11 +1,13 @@
 package backend
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -146,43 +148,61 @@ func TestRateFills(t *testing.T) {
 	}
 }
 
-// A message whose 250 was not seen is acknowledged when it comes again, and sent once.
+// A message whose 250 was not seen is acknowledged when it comes again, and sent once; also when the server was started anew
+// in between.
 func TestRepeatedAfterLostAnswer(t *testing.T) {
 	sim, url := newSim(t, graphsim.Options{})
-	b, _ := start(t, testConfig(t, url, t.TempDir()))
-	login := loginOf(t, b, alice)
-	with := "From: alice@contoso.example\nMessage-ID: <m@x>\n\nbody\n"
-	without := "From: alice@contoso.example\nSubject: on battery\n\nbody\n"
-	for _, tt := range []struct {
-		name, text string
-		change     string
-		rcpt       string
-		lost, same bool
+	cfg := testConfig(t, url, t.TempDir())
+	b, stop := start(t, cfg)
+	whole := t
+	for i, tt := range []struct {
+		name     string
+		noID     bool
+		change   string
+		rcpt     string
+		answered bool // the client has gone on after the 250
+		lost     bool // its connection has ended instead
+		restart  bool
+		same     bool
 	}{
-		{"lost", with, "", bob, true, true},
-		{"not lost", with, "", bob, false, false},
-		{"another body", with, "more\n", bob, true, false},
-		{"another recipient", with, "", alice, true, false},
-		{"without Message-ID", without, "", bob, true, false},
+		{name: "lost", lost: true, same: true},
+		{name: "still connected"},
+		{name: "answered", answered: true},
+		{name: "another body", change: "more\n", lost: true},
+		{name: "another recipient", rcpt: alice, lost: true},
+		{name: "without Message-ID", noID: true, lost: true},
+		{name: "server killed", restart: true, same: true},
+		{name: "lost, then server killed", lost: true, restart: true, same: true},
+		{name: "answered, then server killed", answered: true, restart: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			sim.ResetDeliveries()
-			b.repeats.mu.Lock()
-			clear(b.repeats.queued)
-			b.repeats.mu.Unlock()
-			first, err := submit(t, b, login, envelope(bob), tt.text)
+			text := "From: alice@contoso.example\nMessage-ID: <m" + strconv.Itoa(i) + "@x>\n\nbody\n"
+			if tt.noID {
+				text = "From: alice@contoso.example\nSubject: on battery\n\nbody\n"
+			}
+			first, err := submit(t, b, loginOf(t, b, alice), envelope(bob), text)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if tt.lost {
+			switch {
+			case tt.answered:
+				b.Answered(first)
+			case tt.lost:
 				b.Unanswered(first)
 			}
-			second, err := submit(t, b, login, envelope(tt.rcpt), tt.text+tt.change)
+			if tt.restart {
+				stop()
+				b, stop = start(whole, cfg)
+			}
+			login := loginOf(t, b, alice)
+			second, err := submit(t, b, login, envelope(cmp.Or(tt.rcpt, bob)), text+tt.change)
 			if err != nil || (first == second) != tt.same {
 				t.Fatalf("%s, then %s: %v", first, second, err)
 			}
 			if tt.same {
-				third, err := submit(t, b, login, envelope(tt.rcpt), tt.text)
+				b.Answered(second)
+				third, err := submit(t, b, login, envelope(bob), text)
 				if err != nil || third == first {
 					t.Errorf("the guard holds for more than one repeat: %v", err)
 				}
@@ -191,6 +211,39 @@ func TestRepeatedAfterLostAnswer(t *testing.T) {
 				t.Errorf("%d deliveries", n)
 			}
 		})
+	}
+	// What clients have seen is written down in the end.
+	eventually(t, nil, "answers noted", func() bool {
+		b.repeats.mu.Lock()
+		defer b.repeats.mu.Unlock()
+		return len(b.repeats.answered) == 0
+	})
+}
+
+// A client that repeats what was gathered for one of several recipients is told that it is taken.
+func TestRepeatedOfGathered(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Gather = 200 * time.Millisecond
+	b, stop := start(t, cfg)
+	text := "From: alice@contoso.example\nTo: a@y.example, b@y.example\nMessage-ID: <m@x>\n\nbody\n"
+	var ids []string
+	for _, rcpt := range []string{"a@y.example", "b@y.example"} {
+		id, err := submit(t, b, loginOf(t, b, alice), envelope(rcpt), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	settledRow(t, b, ids[0])
+	stop()
+	b, _ = start(t, cfg)
+	id, err := submit(t, b, loginOf(t, b, alice), envelope("b@y.example"), text)
+	if err != nil || id != ids[0] || ids[1] != id {
+		t.Errorf("%v, then %s: %v", ids, id, err)
+	}
+	if n := len(sim.Delivered()); n != 1 {
+		t.Errorf("%d deliveries", n)
 	}
 }
 

@@ -544,7 +544,13 @@ func (s *Submission) Submit(ctx context.Context) (queueID string, err error) {
 	if s.queueOnly {
 		wait = 0
 	}
+	if row.Unanswered = s.ownID && !s.queueOnly; row.Unanswered {
+		s.b.repeats.present(s.spool.ID(), true)
+	}
 	id, err := s.b.outbox.Submit(ctx, s.spool, row, wait)
+	if err != nil || id != s.spool.ID() {
+		s.b.repeats.present(s.spool.ID(), false) // not taken, or as part of another
+	}
 	if err == nil {
 		return id, nil
 	}

@@ -89,9 +89,12 @@ func (c *conn) Read(p []byte) (int, error) {
 		c.endRead()
 		if !upgrade {
 			c.mu.Lock()
-			ended := c.ended
+			ended, seen := c.ended, c.unsure
 			c.unsure = ""
 			c.mu.Unlock()
+			if seen != "" {
+				c.server.mail.Answered(seen)
+			}
 			if ended {
 				// What came in the very moment may be the end of a message: it must not be accepted without an answer.
 				return 0, errEnded
@@ -404,8 +407,12 @@ func (c *conn) mayLogIn() bool {
 // anything more, it may not have seen it.
 func (c *conn) answering(queueID string) {
 	c.mu.Lock()
+	ended := c.ended
 	c.unsure = queueID
 	c.mu.Unlock()
+	if ended {
+		go c.server.mail.Unanswered(queueID)
+	}
 }
 
 func (c *conn) setTrusted() {

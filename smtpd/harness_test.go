@@ -27,6 +27,7 @@ type fakeService struct {
 	n        int
 	accepted []*fakeSubmission
 
+	answered   []string
 	unanswered []string // queue ids
 
 	sessions map[*func()]struct{} // what to call when the logins change
@@ -100,6 +101,12 @@ func (f *fakeService) Unanswered(id string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.unanswered = append(f.unanswered, id)
+}
+
+func (f *fakeService) Answered(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answered = append(f.answered, id)
 }
 
 func (f *fakeService) newSubmission(_ *backend.Login, env backend.Envelope) (submission, error) {

@@ -210,8 +210,8 @@ func TestUnansweredMessage(t *testing.T) {
 			synctest.Wait()
 		}
 	})
-	if got := fmt.Sprint(svc.unanswered); got != "[ID1]" {
-		t.Errorf("unanswered: %s", got)
+	if got := fmt.Sprint(svc.unanswered, svc.answered); got != "[ID1] [ID2]" {
+		t.Errorf("unanswered and answered: %s", got)
 	}
 }
 

@@ -17,6 +17,8 @@ type service interface {
 	CheckRoom(login *backend.Login, size int64) error
 	// Unanswered says that a client may not have seen the 250 for a message.
 	Unanswered(queueID string)
+	// Answered says that a client has gone on after the 250 for a message.
+	Answered(queueID string)
 	newSubmission(login *backend.Login, env backend.Envelope) (submission, error)
 }
 

@@ -104,6 +104,7 @@ func (g *gathering) join(ctx context.Context, q *Queue, sub store.Submission) (i
 				s.Recipients = append(s.Recipients, r)
 			}
 		}
+		s.Unanswered = s.Unanswered || sub.Unanswered
 		s.Events = append(s.Events, store.Event{What: "gathered", Text: "The same message came for another recipient."})
 		return nil
 	})
