@@ -49,6 +49,7 @@ type conn struct {
 	bareLF  bool   // device profile: the client ends lines with LF alone
 	afterCR bool
 	chunk   int64 // device profile: bytes of a BDAT chunk still to come
+	greeted bool  // device profile: the client has said HELO or EHLO, or it was said for it
 
 	mu        sync.Mutex
 	inner     net.Conn // raw, or the TLS connection over it
@@ -65,6 +66,7 @@ type conn struct {
 	hanging   bool   // end behind the next reply
 	last      string // if not empty, end with this line instead of reading on
 	ended     bool
+	hush      bool   // device profile: the next reply is not for the client
 	reply     []byte // lines of a reply whose last line is still to come
 
 	closeOnce sync.Once
@@ -267,7 +269,11 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.server.opts.Device && string(p) == "250-CHUNKING\r\n" {
 		return len(p), nil // go-smtp cannot be told to leave it out, and devices have no use for it
 	}
-	c.reply = append(c.reply, p...)
+	if c.hush {
+		c.hush = len(p) > 3 && p[3] == '-'
+		return len(p), nil // to a greeting the client has not sent
+	}
+	c.reply = append(c.reply, c.reword(p)...)
 	// EHLO's answer: STARTTLS is conn's, so go-smtp does not know to list it.
 	if c.server.opts.TLS == TLSStart && !c.encrypted && !c.loggedIn && string(p) == "250-ENHANCEDSTATUSCODES\r\n" {
 		c.reply = append(c.reply, "250-STARTTLS\r\n"...)

@@ -94,13 +94,21 @@ func (c *conn) mend(line []byte) []byte {
 	}
 	verb, rest, _ := strings.Cut(s, " ")
 	rest = strings.TrimSpace(rest)
-	switch verb = strings.ToUpper(verb); {
-	case (verb == "HELO" || verb == "EHLO") && rest == "":
-		name := "unknown"
-		if c.remote.IsValid() {
-			name = "[" + c.remote.WithZone("").String() + "]"
+	before := ""
+	verb = strings.ToUpper(verb)
+	if !c.greeted && (verb == "MAIL" || strings.HasPrefix(verb, "AUTH")) {
+		c.greeted = true
+		c.mu.Lock()
+		c.hush = true
+		c.mu.Unlock()
+		before = "HELO " + c.peerName() + "\r\n"
+	}
+	switch {
+	case verb == "HELO" || verb == "EHLO":
+		c.greeted = true
+		if rest == "" {
+			s = verb + " " + c.peerName()
 		}
-		s = verb + " " + name
 	case verb == "AUTH" || strings.HasPrefix(verb, "AUTH="):
 		s = mendAuth(s[len("AUTH"):])
 	case verb == "MAIL" || verb == "RCPT":
@@ -117,7 +125,15 @@ func (c *conn) mend(line []byte) []byte {
 	case rest == "":
 		s = verb
 	}
-	return []byte(s + "\r\n")
+	return []byte(before + s + "\r\n")
+}
+
+// peerName is the name of a client that gives none.
+func (c *conn) peerName() string {
+	if c.remote.IsValid() {
+		return "[" + c.remote.WithZone("").String() + "]"
+	}
+	return "unknown"
 }
 
 // chunkSize reads BDAT's first argument; what go-smtp will refuse counts as nothing.
