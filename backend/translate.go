@@ -90,8 +90,11 @@ func sentence(err error) string {
 
 // advice says what an administrator can do about err; it may be empty.
 func advice(err error) string {
-	if t, ok := errors.AsType[*token.Error](err); ok {
+	if t, ok := errors.AsType[*token.Error](err); ok && t.Advice != "" {
 		return t.Advice
+	}
+	if _, remedy, ok := graph.ExplainNetwork(err); ok {
+		return remedy
 	}
 	switch {
 	case err == nil:

@@ -255,7 +255,7 @@ func (c *Client) exchange(ctx context.Context, r call, tok *oauth2.Token, client
 		}
 		err = withoutURL(err)
 		if ctx.Err() == nil && context.Cause(rctx) != nil {
-			err = context.Cause(rctx)
+			err = &wayError{req.URL, context.Cause(rctx)}
 		}
 		if wanted && !had || isDial(err) || body != nil && !body.whole() {
 			return 0, "", &notSentError{op: r.op, err: err, passing: ctx.Err() == nil}
@@ -368,14 +368,28 @@ func keepVerbatim(u *url.URL, link string) {
 	}
 }
 
-// withoutURL drops the address from an error: an upload session's holds its permission, a link the mailbox's data.
+// withoutURL drops the address from an error's text: an upload session's holds its permission, a link the mailbox's data.
 func withoutURL(err error) error {
 	var u *url.Error
-	if errors.As(err, &u) {
+	if !errors.As(err, &u) {
+		return err
+	}
+	target, perr := url.Parse(u.URL)
+	if perr != nil {
 		return u.Err
 	}
-	return err
+	return &wayError{target, u.Err}
 }
+
+// wayError is an error on the way to an address, which its text leaves out.
+type wayError struct {
+	target *url.URL
+	err    error
+}
+
+func (e *wayError) Error() string { return e.err.Error() }
+
+func (e *wayError) Unwrap() error { return e.err }
 
 func isDial(err error) bool {
 	var op *net.OpError

@@ -160,7 +160,7 @@ func diagnose(ctx context.Context, c *configFile, o doctorOptions, r *report) {
 	}
 	r.add(finding{"configuration", fine, fmt.Sprintf("%s: %s, %s, %s", c.path, plural(len(c.Mailboxes), "mailbox", "mailboxes"),
 		count(len(c.Logins), "login"), count(len(c.Listeners), "listener")), ""})
-	d := &doctor{prober: newProber(), conf: c, creds: make(map[string]token.Credential), tokens: make(map[string]string), named: make(map[string][]string)}
+	d := &doctor{prober: newProber(), conf: c, creds: make(map[string]token.Credential), tokens: make(map[string]string), named: make(map[string][]string), down: make(map[string]bool)}
 	defer d.close()
 	for name := range c.Credentials {
 		cred := c.credential(name)
@@ -197,6 +197,7 @@ type doctor struct {
 	creds  map[string]token.Credential
 	tokens map[string]string   // by credential; those that could be had
 	named  map[string][]string // the permissions they name
+	down   map[string]bool     // hosts that could not be reached
 }
 
 func secretFileFindings(c *configFile) []finding {
@@ -226,7 +227,7 @@ func secretFileFindings(c *configFile) []finding {
 func (d *doctor) hosts(ctx context.Context) []finding {
 	var out []finding
 	seen := map[string]bool{}
-	clock := finding{"clock", warning, "cannot be compared: no host of Microsoft's was reached", ""}
+	var clock []finding // none where no host was reached, which is said then
 	var worst time.Duration = -1
 	for _, name := range slices.Sorted(maps.Keys(d.creds)) {
 		cred := d.creds[name]
@@ -239,8 +240,9 @@ func (d *doctor) hosts(ctx context.Context) []finding {
 			at, took, err := d.host(ctx, h.address+"/")
 			now := time.Now()
 			if err != nil {
-				detail, remedy := explainNetwork(err, h.address)
+				detail, remedy := explainNetwork(err)
 				out = append(out, finding{check, failed, detail, remedy})
+				d.down[h.address] = true
 				continue
 			}
 			detail := fmt.Sprintf("answers in %d ms", took.Milliseconds())
@@ -249,17 +251,20 @@ func (d *doctor) hosts(ctx context.Context) []finding {
 			}
 			out = append(out, finding{check, fine, detail, ""})
 			if skew := now.Sub(at).Abs(); !at.IsZero() && skew > worst {
-				worst, clock = skew, clockFinding(at, now)
+				worst, clock = skew, []finding{clockFinding(at, now)}
 			}
 		}
 	}
-	return append([]finding{clock}, out...)
+	return append(clock, out...)
 }
 
 // credential checks the sign-in of one credential, what its token may do, and when its secret ends.
 func (d *doctor) credential(ctx context.Context, name string) []finding {
 	cred := d.creds[name]
 	check := "sign-in " + name
+	if d.down[cred.Login()] && cred.Kind() != token.ManagedIdentity {
+		return append([]finding{{check, failed, "not tried, because the sign-in host cannot be reached", ""}}, d.expiry(ctx, name)...)
+	}
 	tok, err := d.signIn(ctx, cred)
 	var out []finding
 	if err != nil {
@@ -347,6 +352,9 @@ func (d *doctor) mailbox(ctx context.Context, m mailboxConfig) finding {
 	cred := d.creds[m.Credential]
 	if d.tokens[m.Credential] == "" {
 		return finding{check, failed, "not looked at, because credential " + m.Credential + " cannot sign in", ""}
+	}
+	if d.down[cred.Graph()] {
+		return finding{check, failed, "not looked at, because the Graph host cannot be reached", ""}
 	}
 	begun := time.Now()
 	f, err := d.open(ctx, cred, m.Address)

@@ -2,12 +2,10 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -74,40 +72,17 @@ func (p *prober) host(ctx context.Context, address string) (at time.Time, took t
 	}
 	resp.Body.Close()
 	took = time.Since(begun)
-	if resp.StatusCode == http.StatusProxyAuthRequired {
-		return at, took, errors.New("the proxy wants a password")
-	}
 	at, _ = http.ParseTime(resp.Header.Get("Date")) // zero: nothing to compare
 	return at, took, nil
 }
 
-// explainNetwork says in one sentence what to do about a host that cannot be reached.
-func explainNetwork(err error, address string) (detail, remedy string) {
-	host := address
-	if u, e := url.Parse(address); e == nil {
-		host = u.Host
+// explainNetwork says in one sentence what is wrong with the way to a host, and in another what to do.
+func explainNetwork(err error) (detail, remedy string) {
+	detail, remedy, ok := graph.ExplainNetwork(err)
+	if !ok {
+		return err.Error(), "Try again; if it stays, look at the network and the proxy."
 	}
-	proxy := ""
-	if p := proxyFor(address); p != "" {
-		proxy = " through the proxy " + p
-	}
-	var dns *net.DNSError
-	var unknown x509.UnknownAuthorityError
-	var invalid x509.CertificateInvalidError
-	var name x509.HostnameError
-	switch {
-	case errors.As(err, &dns):
-		return "the name " + dns.Name + " cannot be resolved", "Check this machine's name servers, or set HTTPS_PROXY if it reaches the internet through a proxy only."
-	case errors.As(err, &unknown):
-		return host + " shows a certificate of an unknown authority" + proxy, "A firewall breaks TLS open: let it pass " + host + " untouched, or add its authority to this machine's certificates."
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		return host + "'s certificate is not valid at this machine's time", "Set this machine's clock."
-	case errors.As(err, &name):
-		return host + " shows a certificate of another name", "Something answers in its place: check name servers, proxy and login_url or graph_url."
-	case errors.Is(err, context.DeadlineExceeded):
-		return host + " does not answer" + proxy, "Allow outgoing connections to " + host + " on port 443, or set HTTPS_PROXY."
-	}
-	return fmt.Sprintf("%s cannot be reached%s: %v", host, proxy, rootCause(err)), "Allow outgoing connections to " + host + " on port 443, or set HTTPS_PROXY; check login_url and graph_url if they are set."
+	return detail, remedy
 }
 
 // proxyFor returns the proxy the environment names for an address, "" if none.
@@ -125,15 +100,6 @@ func mustURL(s string) *url.URL {
 		return u
 	}
 	return &url.URL{}
-}
-
-// rootCause drops what net/http puts before the reason.
-func rootCause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		return u.Err
-	}
-	return err
 }
 
 // maxSkew is how far the clock may be off. Entra refuses assertions beyond five minutes.
@@ -182,10 +148,10 @@ func (p *prober) signIn(ctx context.Context, cred token.Credential) (string, err
 func explainSignIn(err error, cred token.Credential) (detail, remedy string) {
 	t, ok := errors.AsType[*token.Error](err)
 	if !ok {
-		return explainNetwork(err, cred.Login())
+		return explainNetwork(err)
 	}
-	if t.OAuth == "" && t.Status == 0 && t.Advice == "" && cred.Kind() != token.ManagedIdentity {
-		return explainNetwork(t.Err, cred.Login())
+	if _, _, ok := graph.ExplainNetwork(t.Err); ok && cred.Kind() != token.ManagedIdentity {
+		return explainNetwork(t.Err)
 	}
 	remedy = t.Advice
 	if cred.Kind() == token.ManagedIdentity && remedy == "" {
@@ -314,5 +280,5 @@ func explainMailbox(err error, cred token.Credential, address string, named []st
 	case ge != nil:
 		return ge.Error(), "Try again later; if it stays, ask Microsoft's support with the request id."
 	}
-	return explainNetwork(err, cred.Graph())
+	return explainNetwork(err)
 }

@@ -151,7 +151,7 @@ func TestWrongSteps(t *testing.T) {
 			}()
 		}, what: "taken by another program", remedy: "", exit: 2},
 		{name: "no network", break_: func(t *testing.T, w *setupWorld) { w.flags["login-url"] = "http://" + freePort(t) },
-			what: "cannot be reached", remedy: "Allow outgoing connections", exit: 2},
+			what: "refuses the connection", remedy: "Allow outgoing connections", exit: 2},
 		{name: "secret ends soon", break_: func(t *testing.T, w *setupWorld) {
 			w.flags["secret-expires"] = time.Now().Add(5 * 24 * time.Hour).Format(time.DateOnly)
 		}, what: "", remedy: "", exit: 1, passes: true},

@@ -71,7 +71,9 @@ func (s *setup) mailboxFault(ctx context.Context, address string) string {
 	f, err := s.open(ctx, s.cred, address)
 	if err != nil {
 		detail, remedy := explainMailbox(err, s.cred, address, s.named)
-		s.say("%s", line(failed, "mailbox "+address, detail, remedy))
+		if s.ask || s.SkipChecks {
+			s.say("%s", line(failed, "mailbox "+address, detail, remedy))
+		}
 		return fmt.Sprintf("mailbox %s: %s. %s", address, detail, remedy)
 	}
 	s.say("%s", line(fine, "mailbox "+address, count(f.TotalItemCount, "message")+" in the Inbox", ""))

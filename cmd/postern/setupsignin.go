@@ -314,8 +314,9 @@ func (s *setup) trySignIn(ctx context.Context) (bool, error) {
 		return true, nil
 	}
 	detail, remedy := explainSignIn(err, s.cred)
-	text := line(failed, "sign-in", detail, remedy)
-	s.say("%s", text)
+	if s.ask || s.SkipChecks {
+		s.say("%s", line(failed, "sign-in", detail, remedy))
+	}
 	if !s.ask {
 		if s.SkipChecks {
 			return true, nil
