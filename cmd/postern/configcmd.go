@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 )
@@ -78,7 +79,7 @@ func plural(n int, one, many string) string {
 
 // addConfigFlag gives a command the flag that names the configuration file.
 func addConfigFlag(cmd *cobra.Command) {
-	cmd.Flags().StringP("config", "c", os.Getenv("POSTERN_CONFIG"), "configuration file; also from POSTERN_CONFIG")
+	cmd.Flags().StringP("config", "c", os.Getenv("POSTERN_CONFIG"), "configuration file; else POSTERN_CONFIG, "+setupConfigFile+" here, or "+defaultConfigFile)
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml") // only helps shell completion
 }
 
@@ -92,7 +93,24 @@ func configPath(cmd *cobra.Command, args []string) (string, error) {
 		path = args[0]
 	}
 	if path == "" {
-		return "", fmt.Errorf("which configuration file? Write %s --config FILE, or set POSTERN_CONFIG", cmd.CommandPath())
+		path = usualConfig(".")
+	}
+	if path == "" {
+		return "", fmt.Errorf("which configuration file? There is no %s here and no %s: write %s --config FILE, set POSTERN_CONFIG, or let postern setup write one",
+			setupConfigFile, defaultConfigFile, cmd.CommandPath())
 	}
 	return path, nil
+}
+
+// usualConfig returns the configuration in dir, where setup puts it, or else the machine's; "" if there is neither. One
+// in dir that somebody else could have put there is left alone.
+func usualConfig(dir string) string {
+	here := filepath.Join(dir, setupConfigFile)
+	if info, err := os.Stat(here); err == nil && info.Mode().IsRegular() && ownOrRoots(info) {
+		return here
+	}
+	if _, err := os.Stat(defaultConfigFile); err == nil {
+		return defaultConfigFile
+	}
+	return ""
 }

@@ -404,7 +404,12 @@ func (d *doctor) logins() []finding {
 		}
 		for _, as := range l.SendAs {
 			check := fmt.Sprintf("send as %s (%s)", as, l.Username)
-			if m, ok := byName[strings.ToLower(as)]; !ok || !strings.EqualFold(m.Address, l.Mailbox) {
+			m, ok := byName[strings.ToLower(as)]
+			switch {
+			case ok && strings.EqualFold(m.Address, l.Mailbox):
+			case ok && d.creds[m.Credential].Delegated == nil:
+				out = append(out, finding{check, fine, "goes out through that mailbox itself, which needs no right in Exchange", ""})
+			default:
 				out = append(out, finding{check, fine, "needs Send As in Exchange, which shows only when mail is sent",
 					fmt.Sprintf("To be sure: Get-RecipientPermission %s lists %s.", as, l.Mailbox)})
 			}

@@ -31,3 +31,9 @@ func ownAs(dir string) (func(path string) error, error) {
 	}
 	return func(path string) error { return os.Lchown(path, int(st.Uid), int(st.Gid)) }, nil
 }
+
+// ownOrRoots reports whether nobody else can have written a file: it belongs to this user or to root, and others may not change it.
+func ownOrRoots(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && (int(st.Uid) == os.Geteuid() || st.Uid == 0) && info.Mode().Perm()&0o002 == 0
+}

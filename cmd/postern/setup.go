@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -62,7 +63,7 @@ az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph 
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&a.Config, "config", "c", envOr("POSTERN_CONFIG", ""), "file to write (default postern.yaml)")
+	f.StringVarP(&a.Config, "config", "c", envOr("POSTERN_CONFIG", ""), "file to write (default "+setupConfigFile+")")
 	f.StringVar(&a.Name, "name", "", "name of the credential (default: the tenant's first word)")
 	f.StringVar(&a.Cloud, "cloud", "", "global, usgov, usgov-dod or china")
 	f.StringVar(&a.Tenant, "tenant", "", "Directory (tenant) ID, or a domain of the tenant")
@@ -77,6 +78,7 @@ az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph 
 	f.StringVar(&a.User, "user", "", "address of the user who signs in by device code")
 	f.StringSliceVar(&a.Mailboxes, "mailbox", nil, "mailboxes that get a login each")
 	f.StringSliceVar(&a.Shared, "shared", nil, "shared mailboxes, shown to all logins")
+	f.BoolVar(&a.SendAsShared, "send-as-shared", false, "let the logins send as the shared mailboxes too")
 	f.StringVar(&a.State, "state", "", "folder for the copy of the mailboxes and the queue (default: state, beside the configuration)")
 	f.StringVar(&a.SMTP, "smtp", "", "SMTP address (default 127.0.0.1:2525)")
 	f.StringVar(&a.IMAP, "imap", "", "IMAP address (default 127.0.0.1:1143)")
@@ -113,6 +115,7 @@ type answers struct {
 	User                    string   `yaml:"user"`
 	Mailboxes               []string `yaml:"mailbox"`
 	Shared                  []string `yaml:"shared"`
+	SendAsShared            bool     `yaml:"send_as_shared"`
 	State                   string   `yaml:"state"`
 	SMTP                    string   `yaml:"smtp"`
 	IMAP                    string   `yaml:"imap"`
@@ -310,7 +313,7 @@ func (s *setup) askConfig(context.Context) error {
 		s.say("")
 	}
 	if s.Config == "" {
-		path, err := s.must("Configuration file to write", "config", "postern.yaml")
+		path, err := s.must("Configuration file to write", "config", setupConfigFile)
 		if err != nil {
 			return err
 		}
@@ -336,19 +339,70 @@ func (s *setup) askConfig(context.Context) error {
 var portals = map[string]string{"global": "https://entra.microsoft.com", "usgov": "https://entra.microsoft.us",
 	"usgov-dod": "https://entra.microsoft.us", "china": "https://entra.microsoftonline.cn"}
 
-func (s *setup) askApp(context.Context) error {
-	var err error
-	if s.Cloud == "" {
-		if s.ask {
-			s.say("Which of Microsoft's clouds?")
+func (s *setup) askCloud() (err error) {
+	if s.ask {
+		s.say("Which of Microsoft's clouds?")
+	}
+	s.Cloud, err = s.choose("Cloud", "cloud", "global", [][2]string{{"global", "most tenants, GCC too"}, {"usgov", "GCC High"},
+		{"usgov-dod", "US Department of Defense"}, {"china", "operated by 21Vianet"}})
+	return err
+}
+
+// lookAtWay makes sure that Microsoft can be reached, before somebody spends ten minutes in the portal.
+func (s *setup) lookAtWay(ctx context.Context) error {
+	cred := token.Credential{Cloud: token.Cloud(s.Cloud), LoginURL: s.LoginURL, GraphURL: s.GraphURL}
+	for {
+		var faults []string
+		seen, clock := "", false
+		for _, address := range []string{cred.Login(), cred.Graph()} {
+			if address == seen || address == cred.Login() && s.SignIn == "managed-identity" {
+				continue
+			}
+			seen = address
+			ours := time.Now()
+			at, _, err := s.host(ctx, address+"/")
+			if err != nil {
+				detail, remedy := explainNetwork(err)
+				faults = append(faults, fmt.Sprintf("%s. %s", detail, remedy))
+				continue
+			}
+			if f := clockFinding(at, ours); !at.IsZero() && f.Status != fine && !clock {
+				clock = true
+				s.say("%s", line(f.Status, f.Check, f.Detail, f.Remedy))
+			}
 		}
-		if s.Cloud, err = s.choose("Cloud", "cloud", "global", [][2]string{{"global", "most tenants, GCC too"}, {"usgov", "GCC High"},
-			{"usgov-dod", "US Department of Defense"}, {"china", "operated by 21Vianet"}}); err != nil {
+		switch {
+		case len(faults) == 0:
+			return nil
+		case !s.ask && !s.SkipChecks:
+			return fmt.Errorf("%s (--skip-checks writes the configuration all the same)", strings.Join(faults, "\n"))
+		}
+		for _, f := range faults {
+			s.say("%s", line(failed, "network", f, ""))
+		}
+		if !s.ask {
+			return nil
+		}
+		what, err := s.choose("What now", "", "retry", [][2]string{{"retry", "try again"}, {"keep", "go on, and mend it later"}})
+		if err != nil || what == "keep" {
+			return err
+		}
+	}
+}
+
+func (s *setup) askApp(ctx context.Context) error {
+	if s.Cloud == "" {
+		if err := s.askCloud(); err != nil {
 			return err
 		}
 	}
 	if !token.Cloud(s.Cloud).Valid() {
 		return fmt.Errorf("--cloud %q is unknown: write global, usgov, usgov-dod or china", s.Cloud)
+	}
+	if s.ask {
+		if err := s.lookAtWay(ctx); err != nil {
+			return err
+		}
 	}
 	if s.ask && s.ClientID == "" && s.SignIn != "managed-identity" {
 		s.say(`
@@ -358,25 +412,12 @@ Step 1: register the application. (A script can do steps 1 to 3: postern setup -
   The page that follows, Overview, shows the two ids asked for now. (Running in Azure with a managed identity? Enter a - for both.)`, portals[s.Cloud])
 	}
 	if s.ClientID == "" && s.SignIn != "managed-identity" {
-		if s.ClientID, err = s.askID("Application (client) ID", "client-id", func(id string) string {
-			if !guid.MatchString(id) {
-				return "That is no id: it looks like 2c9b0c44-0000-4000-8000-000000000000 and stands on the Overview page."
-			}
-			return ""
-		}); err != nil {
+		if err := s.askClientID(); err != nil {
 			return err
 		}
 	}
 	if s.Tenant == "" && s.SignIn != "managed-identity" && s.ClientID != "-" {
-		if s.Tenant, err = s.askID("Directory (tenant) ID", "tenant", func(id string) string {
-			switch {
-			case strings.EqualFold(id, s.ClientID):
-				return "That is the application's id again; the tenant's stands two lines below it."
-			case !guid.MatchString(id) && !strings.Contains(id, "."):
-				return "That is neither an id nor a domain such as contoso.onmicrosoft.com."
-			}
-			return ""
-		}); err != nil {
+		if err := s.askTenant(); err != nil {
 			return err
 		}
 	}
@@ -387,7 +428,10 @@ Step 1: register the application. (A script can do steps 1 to 3: postern setup -
 		s.autoName = true
 		s.Name = credentialName(s.Tenant)
 	}
-	if s.ask && s.SignIn != "managed-identity" {
+	if !s.ask {
+		return s.lookAtWay(ctx) // now that no answer is missing
+	}
+	if s.SignIn != "managed-identity" {
 		s.say(`
 Step 2: permissions. On the app's page: API permissions > Add a permission > Microsoft Graph > Application permissions
   (not Delegated). Tick Mail.ReadWrite and Mail.Send, Add permissions, then Grant admin consent: both lines must show a green mark.
@@ -399,6 +443,32 @@ Step 2: permissions. On the app's page: API permissions > Add a permission > Mic
 		}
 	}
 	return nil
+}
+
+func (s *setup) askClientID() (err error) {
+	s.ClientID, err = s.askID("Application (client) ID", "client-id", func(id string) string {
+		if !guid.MatchString(id) {
+			return "That is no id: it looks like 2c9b0c44-0000-4000-8000-000000000000 and stands on the Overview page."
+		}
+		return ""
+	})
+	return err
+}
+
+func (s *setup) askTenant() (err error) {
+	s.Tenant, err = s.askID("Directory (tenant) ID", "tenant", func(id string) string {
+		switch {
+		case strings.EqualFold(id, s.ClientID):
+			return "That is the application's id again; the tenant's stands two lines below it."
+		case !guid.MatchString(id) && !strings.Contains(id, "."):
+			return "That is neither an id nor a domain such as contoso.onmicrosoft.com."
+		}
+		return ""
+	})
+	if s.autoName {
+		s.Name = credentialName(s.Tenant)
+	}
+	return err
 }
 
 // askID asks until check, which returns what is wrong, is content.

@@ -446,3 +446,84 @@ func TestSetupScript(t *testing.T) {
 		}
 	}
 }
+
+// What setup finds wrong with files before it writes a configuration that serve would refuse.
+func TestSetupFiles(t *testing.T) {
+	t.Parallel()
+	cert := func(t *testing.T, w *setupWorld, life time.Duration, server bool) (certFile, keyFile string) {
+		c, k, err := selfSigned("x", []string{"localhost"}, life, server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		certFile, keyFile = filepath.Join(w.dir, "c.pem"), filepath.Join(w.dir, "k.pem")
+		if err := errors.Join(writeNew(certFile, c, 0o644), writeNew(keyFile, k, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		return certFile, keyFile
+	}
+	for _, tt := range []struct {
+		name, want string
+		break_     func(t *testing.T, w *setupWorld)
+		warns      bool
+	}{
+		{name: "no secret", want: "is empty", break_: func(t *testing.T, w *setupWorld) { w.secret(t, "\n") }},
+		{name: "secret file is not there", want: "no such file", break_: func(t *testing.T, w *setupWorld) { w.flags["client-secret-file"] += "x" }},
+		{name: "secret of a simulator that others can read", want: "chmod 640", warns: true, break_: func(t *testing.T, w *setupWorld) {
+			open(t, w.dir, w.flags["client-secret-file"])
+		}},
+		{name: "certificate has expired", want: "has expired on", break_: func(t *testing.T, w *setupWorld) {
+			w.flags["client-secret-file"] = ""
+			w.flags["certificate"], w.flags["key"] = cert(t, w, -time.Hour, false)
+		}},
+		{name: "key of another certificate", want: "the key does not belong to the certificate", break_: func(t *testing.T, w *setupWorld) {
+			w.flags["client-secret-file"] = ""
+			w.flags["certificate"], w.flags["key"] = cert(t, w, time.Hour, false)
+			_, k, err := selfSigned("y", nil, time.Hour, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(w.flags["key"], k, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{name: "listener's certificate has expired", want: "has expired on", break_: func(t *testing.T, w *setupWorld) {
+			w.flags["smtp"] = ":0"
+			w.flags["tls-certificate"], w.flags["tls-key"] = cert(t, w, -time.Hour, true)
+		}},
+		{name: "listener's key is not named", want: "--tls-key is missing", break_: func(t *testing.T, w *setupWorld) {
+			w.flags["smtp"] = ":0"
+			w.flags["tls-certificate"], _ = cert(t, w, time.Hour, true)
+		}},
+		{name: "ids swapped", want: "--tenant " + sampleTenant + " --client-id " + sampleClientID, break_: func(t *testing.T, w *setupWorld) {
+			w.flags["tenant"], w.flags["client-id"] = sampleClientID, sampleTenant
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newSetupWorld(t)
+			tt.break_(t, w)
+			out, err := w.setup()
+			if err != nil {
+				out += err.Error()
+			}
+			if (err == nil) != tt.warns || !strings.Contains(out, tt.want) {
+				t.Errorf("%v\n%s", err, out)
+			}
+			if _, err := os.Stat(w.flags["config"]); (err == nil) != tt.warns {
+				t.Errorf("configuration written: %v", err == nil)
+			}
+		})
+	}
+}
+
+// open lets everybody read a file, through the folders a test made.
+func open(t *testing.T, dir, file string) {
+	t.Helper()
+	for ; dir != os.TempDir() && len(dir) > 1; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(file, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -49,6 +50,12 @@ func (s *setup) askMailboxes(ctx context.Context) error {
 				s.Shared = append(s.Shared, address)
 			}
 		}
+		if len(s.Shared) > 0 && !s.SendAsShared {
+			var err error
+			if s.SendAsShared, err = s.yes("May the logins also send as "+strings.Join(s.Shared, ", ")+"?", false); err != nil {
+				return err
+			}
+		}
 		return nil
 	}
 	if len(s.Mailboxes) == 0 {
@@ -64,8 +71,7 @@ func (s *setup) askMailboxes(ctx context.Context) error {
 
 // mailboxFault opens a mailbox, says how that went, and returns what is wrong.
 func (s *setup) mailboxFault(ctx context.Context, address string) string {
-	if !strings.Contains(address, "@") && !guid.MatchString(address) {
-		s.say("%s", line(failed, "mailbox", address+" is neither an address nor an object id", ""))
+	if !isMailbox(address) {
 		return address + " is neither an address nor an object id"
 	}
 	f, err := s.open(ctx, s.cred, address)
@@ -80,10 +86,16 @@ func (s *setup) mailboxFault(ctx context.Context, address string) string {
 	return ""
 }
 
+func isMailbox(s string) bool { return strings.Contains(s, "@") || guid.MatchString(s) }
+
 // tryMailbox reports whether to take a mailbox into the configuration: it opens, or the person keeps it.
 func (s *setup) tryMailbox(ctx context.Context, address string) bool {
 	if slices.ContainsFunc(append(slices.Clone(s.Mailboxes), s.Shared...), func(a string) bool { return strings.EqualFold(a, address) }) {
 		s.say("%s is in the list already.", address)
+		return false
+	}
+	if !isMailbox(address) {
+		s.say("That is neither an address nor an object id.")
 		return false
 	}
 	for s.mailboxFault(ctx, address) != "" {
@@ -128,7 +140,7 @@ func (s *setup) askListeners(context.Context) error {
 				}
 				return fmt.Errorf("--%s %s: %s", l.flag, *l.value, problem)
 			}
-			s.say("%s", line(failed, what+" "+*l.value, problem, "Choose another address or port."))
+			s.say("%s", line(failed, what, problem, "Choose another address or port."))
 			*l.value, given = "", false
 		}
 	}
@@ -187,7 +199,16 @@ func (s *setup) askTLS() error {
 		}
 	}
 	if s.TLSCertificate != "new" {
-		return nil
+		problem := s.tlsFault()
+		if problem == "" || s.SkipChecks {
+			return nil
+		}
+		if !s.ask {
+			return errors.New(problem)
+		}
+		s.say("%s", line(failed, "TLS certificate", problem, ""))
+		s.TLSCertificate, s.TLSKey = "", ""
+		return s.askTLS()
 	}
 	cert, key, err := selfSigned(hostname(), []string{hostname(), "localhost", "127.0.0.1", "::1"}, tlsLife, true)
 	if err != nil {
@@ -196,6 +217,24 @@ func (s *setup) askTLS() error {
 	s.TLSCertificate, s.TLSKey = filepath.Join(s.dir, setupTLSFile), filepath.Join(s.dir, setupTLSKeyFile)
 	s.files[s.TLSCertificate], s.files[s.TLSKey] = cert, key
 	return nil
+}
+
+// tlsFault says why the certificate for listeners cannot be used.
+func (s *setup) tlsFault() string {
+	if s.TLSKey == "" {
+		return "--tls-key is missing: the file with the certificate's key"
+	}
+	if _, err := s.readPrivate(s.TLSKey); err != nil {
+		return err.Error()
+	}
+	pair, err := tls.LoadX509KeyPair(s.TLSCertificate, s.TLSKey)
+	if err != nil {
+		return err.Error() + ": name a PEM certificate with its chain, and its key"
+	}
+	if end := pair.Leaf.NotAfter; time.Now().After(end) {
+		return fmt.Sprintf("the certificate %s has expired on %s: renew it", s.TLSCertificate, end.Format(time.DateOnly))
+	}
+	return ""
 }
 
 func (s *setup) makeLogins(context.Context) error {
@@ -214,6 +253,9 @@ func (s *setup) makeLogins(context.Context) error {
 			}
 		}
 		l := newLogin{loginConfig: loginConfig{Username: name, Mailbox: address, Shared: s.Shared, Allow: []string{"smtp", "imap"}}, password: newPassword()}
+		if s.SendAsShared {
+			l.SendAs = s.Shared
+		}
 		if l.PasswordHash, err = backend.HashPassword(l.password); err != nil {
 			return err
 		}
@@ -359,6 +401,7 @@ func (s *setup) printResult() {
 		s.say("  user name  %s\n  password   %s\n", l.Username, l.password)
 	}
 	s.say("Start it:    postern serve --config %s\nCheck it:    postern doctor --config %s\nLook at it:  http://%s/\n", s.Config, s.Config, s.HTTP)
+	s.printTry()
 	smtpHost, smtpPort := clientAddress(s.SMTP)
 	imapHost, imapPort := clientAddress(s.IMAP)
 	smtpTLS, imapTLS := clientSecurity(s.tls(s.SMTP)), clientSecurity(s.tls(s.IMAP))
@@ -377,6 +420,17 @@ func (s *setup) printResult() {
 		s.say("  Printer       needs a listener that other machines reach: run setup with --smtp :587, or see docs/clients.md.")
 	}
 	s.say("  Others        docs/clients.md")
+}
+
+// printTry shows how to send and read a first message. The doctor sends without a login, so that the first
+// thing to work is the easiest one.
+func (s *setup) printTry() {
+	l := s.logins[0]
+	s.say("Try it:\n  postern doctor --config %s --send-test %s", s.Config, s.Mailboxes[0])
+	if host, port := clientAddress(s.IMAP); s.tls(s.IMAP) == "none" {
+		s.say("  curl -sS -u '%s:%s' 'imap://%s/INBOX;MAILINDEX=*'      # once it runs: the newest message", l.Username, l.password, net.JoinHostPort(host, port))
+	}
+	s.say("")
 }
 
 // clientAddress is what a mail program is told.

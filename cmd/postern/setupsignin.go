@@ -24,6 +24,7 @@ import (
 
 // Files that setup writes beside the configuration.
 const (
+	setupConfigFile = "postern.yaml"
 	setupSecretFile = "client-secret"
 	setupCertFile   = "postern-app.pem"
 	setupKeyFile    = "postern-app-key.pem"
@@ -135,11 +136,13 @@ func (s *setup) stateDir() string {
 func (s *setup) askSecret() error {
 	value := s.ClientSecret
 	if value == "" && s.ClientSecretFile != "" {
-		b, err := os.ReadFile(s.ClientSecretFile)
+		b, err := s.readPrivate(s.ClientSecretFile)
 		if err != nil {
 			return err
 		}
-		value = strings.TrimSpace(string(b))
+		if value = strings.TrimSpace(string(b)); value == "" {
+			return fmt.Errorf("%s is empty", s.ClientSecretFile)
+		}
 	}
 	if value == "" {
 		if s.ask {
@@ -181,30 +184,65 @@ func (s *setup) askSecret() error {
 	return nil
 }
 
-func (s *setup) loadCertificate() error {
-	data, err := os.ReadFile(s.Certificate)
+// readPrivate reads a file that nobody else should be able to read, and has it closed to others.
+func (s *setup) readPrivate(name string) ([]byte, error) {
+	if othersCanRead(name) {
+		text := "everybody on this machine can read " + name
+		switch {
+		case s.ask:
+			yes, err := s.yes(upperFirst(text)+". Close it to others (chmod 640)?", true)
+			if err != nil {
+				return nil, err
+			}
+			if yes {
+				if err := os.Chmod(name, 0o640); err != nil {
+					return nil, err
+				}
+			}
+		case loopbackURL(s.LoginURL) || s.SkipChecks: // a simulator's; or said again by config check
+			s.say("%s", line(warning, "file "+name, text, "chmod 640 "+name+"."))
+		default:
+			return nil, fmt.Errorf("%s: chmod 640 %s", text, name)
+		}
+	}
+	return os.ReadFile(name)
+}
+
+func (s *setup) loadCertificate() (err error) {
+	defer func() {
+		if err != nil {
+			s.Certificate, s.Key = "", ""
+		}
+	}()
+	private, read := s.readPrivate, os.ReadFile
+	if s.Key == "" && s.CertificatePasswordFile == "" {
+		read = private // the key is in it
+	}
+	data, err := read(s.Certificate)
 	if err != nil {
 		return err
 	}
 	var key []byte
 	if s.Key != "" {
-		if key, err = os.ReadFile(s.Key); err != nil {
+		if key, err = private(s.Key); err != nil {
 			return err
 		}
 	}
 	password := ""
 	if s.CertificatePasswordFile != "" {
-		b, err := os.ReadFile(s.CertificatePasswordFile)
+		b, err := private(s.CertificatePasswordFile)
 		if err != nil {
 			return err
 		}
 		password = strings.TrimRight(string(b), "\r\n")
 	}
-	s.cred.Certificate, err = token.ParseCertificate(data, key, password, "")
-	if err != nil {
-		s.Certificate, s.Key = "", ""
+	if s.cred.Certificate, err = token.ParseCertificate(data, key, password, ""); err != nil {
+		return fmt.Errorf("%s: %w", s.Certificate, err)
 	}
-	return err
+	if end := s.cred.Certificate.NotAfter(); time.Now().After(end) && !s.SkipChecks {
+		return fmt.Errorf("the certificate %s has expired on %s: make a new one (--sign-in new-certificate does) and upload it", s.Certificate, end.Format(time.DateOnly))
+	}
+	return nil
 }
 
 // certificateLife is how long a certificate made here holds: the portal takes longer ones, but keys should change.
@@ -298,13 +336,18 @@ func line(v verdict, check, detail, remedy string) string {
 
 // trySignIn tries at once, and when it fails asks what to change. It reports whether to go on.
 func (s *setup) trySignIn(ctx context.Context) (bool, error) {
-	ours := time.Now()
-	if at, _, err := s.host(ctx, s.cred.Login()+"/"); err == nil && s.cred.Kind() != token.ManagedIdentity {
-		if f := clockFinding(at, ours); f.Status != fine && !at.IsZero() {
-			s.say("%s", line(f.Status, f.Check, f.Detail, f.Remedy))
+	tok, err := s.signIn(ctx, s.cred)
+	if other, ok := s.swapped(err); ok {
+		t, e := s.signIn(ctx, other)
+		if refusal, answered := errors.AsType[*token.Error](e); e == nil || answered && refusal.OAuth != "" && !unknownIDs(e) {
+			if !s.ask {
+				return false, fmt.Errorf("--tenant and --client-id are the wrong way round: write --tenant %s --client-id %s", other.Tenant, other.ClientID)
+			}
+			s.say("The two ids were the wrong way round. They are put right.")
+			s.cred, s.Tenant, s.ClientID = other, other.Tenant, other.ClientID
+			tok, err = t, e // what is wrong now is something else
 		}
 	}
-	tok, err := s.signIn(ctx, s.cred)
 	if err == nil {
 		c, _ := readClaims(tok)
 		s.named = c.permissions()
@@ -324,17 +367,20 @@ func (s *setup) trySignIn(ctx context.Context) (bool, error) {
 		return false, fmt.Errorf("sign-in: %s. %s (--skip-checks writes the configuration all the same)", detail, remedy)
 	}
 	change, err := s.choose("What now", "", whatToChange(err), [][2]string{{"tenant", "enter the tenant again"}, {"client-id", "enter the application's id again"},
-		{"proof", "enter or choose again what the app signs in with"}, {"retry", "try again as it is"}, {"keep", "go on, and mend it later"}})
+		{"cloud", "choose another of Microsoft's clouds"}, {"proof", "enter or choose again what the app signs in with"},
+		{"retry", "try again as it is"}, {"keep", "go on, and mend it later"}})
 	if err != nil {
 		return false, err
 	}
 	switch change {
 	case "tenant":
-		if s.Tenant, err = s.must("Directory (tenant) ID", "tenant", ""); s.autoName {
-			s.Name = credentialName(s.Tenant)
-		}
+		err = s.askTenant()
 	case "client-id":
-		s.ClientID, err = s.must("Application (client) ID", "client-id", "")
+		err = s.askClientID()
+	case "cloud":
+		if err = s.askCloud(); err == nil {
+			err = s.lookAtWay(ctx)
+		}
 	case "proof":
 		s.SignIn, s.ClientSecret, s.ClientSecretFile, s.Certificate, s.FederatedTokenFile, s.User, s.SecretExpires = "", "", "", "", "", "", ""
 	case "retry":
@@ -342,10 +388,23 @@ func (s *setup) trySignIn(ctx context.Context) (bool, error) {
 	case "keep":
 		return true, nil
 	}
-	if change == "tenant" || change == "client-id" {
+	if change == "tenant" || change == "client-id" || change == "cloud" {
 		s.ClientSecret = s.cred.ClientSecret // typed once is enough
 	}
 	return false, err
+}
+
+// swapped returns the credential with tenant and application the other way round, where that may be what is wrong.
+func (s *setup) swapped(err error) (token.Credential, bool) {
+	other := s.cred
+	other.Tenant, other.ClientID = s.cred.ClientID, s.cred.Tenant
+	return other, unknownIDs(err) && guid.MatchString(s.Tenant) && guid.MatchString(s.ClientID) && s.cred.Kind() != token.DeviceCode
+}
+
+// unknownIDs reports whether Entra knows no such tenant, or no such application there.
+func unknownIDs(err error) bool {
+	t, ok := errors.AsType[*token.Error](err)
+	return ok && (slices.Contains(t.Codes, 90002) || slices.Contains(t.Codes, 700016))
 }
 
 // whatToChange guesses what is wrong from Entra's number.
