@@ -33,14 +33,15 @@ Every answer can be given ahead, by a flag or in a file (--answers), and is then
 input is no terminal, or with --no-input, nothing is asked: what is missing and has no default is an error.
 
 With --print-script it prints a script that registers the app instead, and does nothing else:
-az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph PowerShell.`,
+az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph PowerShell. It is made for --cloud, uploads
+--certificate, and with --client-id gives permissions to an application or managed identity that is there already.`,
 		Example: `  postern setup
   postern setup --print-script msgraph >register.ps1
   postern setup --no-input --tenant contoso.example --client-id ID --client-secret-file secret.txt --mailbox alice@contoso.example`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if script != "" {
-				text, err := setupScript(script, group, a.Certificate)
+				text, err := setupScript(scriptOptions{kind: script, group: group, certificate: a.Certificate, clientID: a.ClientID, cloud: a.Cloud})
 				if err == nil {
 					_, err = io.WriteString(cmd.OutOrStdout(), text)
 				}

@@ -1,20 +1,38 @@
 # --- Exchange Online: the permissions, limited to the members of a group (RBAC for Applications) ---
 # Needs the module ExchangeOnlineManagement and the role Organization Management. A change takes 30 minutes to 2 hours.
-$Group = '@GROUP@'          # mail-enabled security group whose members Postern serves, shared mailboxes too
+# If Connect-ExchangeOnline complains about an assembly, another module has loaded an older one: run what follows in a new window,
+# with $Name, $AppId and $SpId as printed above.
+$Group = '@GROUP@'          # mail-enabled security group whose members Postern serves, shared mailboxes too; no nested groups
 
-Connect-ExchangeOnline -ShowBanner:$false
+Connect-ExchangeOnline -ShowBanner:$false -ExchangeEnvironmentName @EXCHANGE_CLOUD@
 
 if (-not (Get-DistributionGroup -Identity $Group -ErrorAction SilentlyContinue)) {
-    New-DistributionGroup -Name 'Postern mailboxes' -Type Security -PrimarySmtpAddress $Group | Out-Null
+    New-DistributionGroup -Name "$Name mailboxes" -Type Security -PrimarySmtpAddress $Group | Out-Null
     Write-Host "Made the group $Group. Add members: Add-DistributionGroupMember -Identity $Group -Member ADDRESS"
 }
-$Dn = (Get-DistributionGroup -Identity $Group).DistinguishedName
+$Dn = (Get-DistributionGroup -Identity $Group).DistinguishedName.Replace("'", "''")
 
-# ObjectId is that of the enterprise application (service principal), not that of the app registration.
-New-ServicePrincipal -AppId $AppId -ObjectId $SpId -DisplayName 'Postern'
-New-ManagementScope -Name 'Postern mailboxes' -RecipientRestrictionFilter "MemberOfGroup -eq '$Dn'"
-New-ManagementRoleAssignment -Name 'Postern read'  -App $SpId -Role 'Application Mail.ReadWrite' -CustomResourceScope 'Postern mailboxes'
-New-ManagementRoleAssignment -Name 'Postern send'  -App $SpId -Role 'Application Mail.Send'      -CustomResourceScope 'Postern mailboxes'
+# ObjectId is that of the enterprise application (service principal), not that of the app registration. Exchange may learn
+# late of one that has just been made.
+$Known = Get-ServicePrincipal -Identity $SpId -ErrorAction SilentlyContinue
+for ($Try = 1; -not $Known; $Try++) {
+    try {
+        New-ServicePrincipal -AppId $AppId -ObjectId $SpId -DisplayName $Name -ErrorAction Stop | Out-Null
+        $Known = $true
+    } catch {
+        if ($Try -ge 6) { throw }
+        Write-Host 'Exchange does not know the application yet, trying again in 20 s ...'
+        Start-Sleep -Seconds 20
+    }
+}
+if (-not (Get-ManagementScope -Identity "$Name mailboxes" -ErrorAction SilentlyContinue)) {
+    New-ManagementScope -Name "$Name mailboxes" -RecipientRestrictionFilter "MemberOfGroup -eq '$Dn'" | Out-Null
+}
+foreach ($Role in 'Mail.ReadWrite', 'Mail.Send') {
+    if (-not (Get-ManagementRoleAssignment -Identity "$Name $Role" -ErrorAction SilentlyContinue)) {
+        New-ManagementRoleAssignment -Name "$Name $Role" -App $SpId -Role "Application $Role" -CustomResourceScope "$Name mailboxes" | Out-Null
+    }
+}
 
 # Try it, past the cache: InScope must be True for a member of the group, and False for others.
 #   Test-ServicePrincipalAuthorization -Identity $SpId -Resource alice@contoso.example
