@@ -5,7 +5,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: build check fmt vet staticcheck vuln test race e2e demo clean
+.PHONY: build check fmt vet staticcheck vuln test race e2e demo docs dist package-test clean
 
 build:
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o postern ./cmd/postern
@@ -40,8 +40,20 @@ race:
 e2e:
 	$(GO) test -count=1 -run TestE2E -v ./cmd/postern
 
+# Writes docs/reference anew from the code. A test fails where it is not up to date.
+docs:
+	$(GO) test -count=1 -run '^TestReference$$' ./cmd/postern -update
+
+# Everything that is given out, in dist/. Fetches nfpm and cyclonedx-gomod through the module proxy.
+dist:
+	deploy/dist.sh
+
+# Installs, runs, updates and purges the deb in a fresh Debian. Needs root, debootstrap, systemd-nspawn, and dist/.
+package-test:
+	deploy/packaging/test-deb.sh
+
 demo:
 	$(GO) run ./cmd/postern demo
 
 clean:
-	rm -f postern govulncheck.out
+	rm -rf postern govulncheck.out dist

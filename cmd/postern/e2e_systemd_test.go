@@ -154,6 +154,11 @@ tls:`+more)
 		t.Errorf("/healthz says %d %s", status, body)
 	}
 	within(t, 30*time.Second, "/readyz", func() bool { status, _ := r.get(t, "/readyz"); return status == 200 })
+	// The command for health checks, with a file that names the port.
+	asks := r.write(t, "asks.yaml", "listeners: [{protocol: http, address: \""+r.addr["http/none"]+"\"}]\n")
+	if out := r.mustRun(t, nil, program(t), "health", "-c", asks, "--ready"); !strings.Contains(out, `"ready": true`) {
+		t.Errorf("postern health --ready says %s", out)
+	}
 
 	if err := cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
@@ -222,6 +227,9 @@ tls:`+more)
 			t.Errorf("the server ends with %v", err)
 		}
 		r.cmd = nil
+		if out, err := r.run(nil, program(t), "health", "-c", asks); err == nil || !strings.Contains(out, "does not answer") {
+			t.Errorf("postern health of a stopped server: %v %s", err, out)
+		}
 		if n := len(r.sim.Delivered()) - before; n != 1 {
 			t.Errorf("%d messages have left, want 1", n)
 		}

@@ -5,6 +5,7 @@ package main
 import (
 	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -36,4 +37,26 @@ func ownAs(dir string) (func(path string) error, error) {
 func ownOrRoots(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && (int(st.Uid) == os.Geteuid() || st.Uid == 0) && info.Mode().Perm()&0o002 == 0
+}
+
+// shareWithGroup lets the group of the folder read f if the folder's setgid bit says that it is shared with a group other than root's:
+// so packages set up /etc/postern, where root writes what the service must read.
+func shareWithGroup(f *os.File) error {
+	dir, err := os.Stat(filepath.Dir(f.Name()))
+	if err != nil {
+		return err
+	}
+	if !sharedFolder(dir) {
+		return nil
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return f.Chmod(info.Mode().Perm() | 0o040)
+}
+
+func sharedFolder(dir fs.FileInfo) bool {
+	st, ok := dir.Sys().(*syscall.Stat_t)
+	return ok && dir.Mode()&fs.ModeSetgid != 0 && st.Gid != 0
 }

@@ -80,7 +80,7 @@ az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph 
 	f.StringSliceVar(&a.Mailboxes, "mailbox", nil, "mailboxes that get a login each")
 	f.StringSliceVar(&a.Shared, "shared", nil, "shared mailboxes, shown to all logins")
 	f.BoolVar(&a.SendAsShared, "send-as-shared", false, "let the logins send as the shared mailboxes too")
-	f.StringVar(&a.State, "state", "", "folder for the copy of the mailboxes and the queue (default: state, beside the configuration)")
+	f.StringVar(&a.State, "state", "", "folder for the copy of the mailboxes and the queue (default: state, beside the configuration; /var/lib/postern if that is in the folder of a package)")
 	f.StringVar(&a.SMTP, "smtp", "", "SMTP address (default 127.0.0.1:2525)")
 	f.StringVar(&a.IMAP, "imap", "", "IMAP address (default 127.0.0.1:1143)")
 	f.StringVar(&a.HTTP, "http", "", "status page address (default 127.0.0.1:8025)")

@@ -381,7 +381,7 @@ func (s *setup) write(context.Context) error {
 	return writePrivate(s.Config, []byte(text))
 }
 
-// writePrivate writes a file with mode 0600 in one step.
+// writePrivate writes a file with mode 0600 in one step; with 0640 where the folder is shared with a service's group.
 func writePrivate(name string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(name), ".postern-*")
 	if err != nil {
@@ -389,7 +389,7 @@ func writePrivate(name string, data []byte) error {
 	}
 	defer os.Remove(f.Name()) // fails after the rename, as it should
 	_, err = f.Write(data)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(err, shareWithGroup(f), f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	return os.Rename(f.Name(), name)

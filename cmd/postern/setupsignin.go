@@ -126,6 +126,10 @@ func (s *setup) proof() error {
 func (s *setup) stateDir() string {
 	if s.State == "" {
 		s.State = "state"
+		// Where a package has made the configuration's folder, the service may write to its own state folder only.
+		if dir, err := os.Stat(s.dir); err == nil && sharedFolder(dir) {
+			s.State = defaultConfig().State
+		}
 	}
 	if filepath.IsAbs(s.State) {
 		return s.State
@@ -307,7 +311,7 @@ func writeNew(name string, data []byte, mode os.FileMode) error {
 		return err
 	}
 	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close())
+	return errors.Join(err, shareWithGroup(f), f.Sync(), f.Close())
 }
 
 func (s *setup) deviceSignIn(ctx context.Context) error {
