@@ -67,7 +67,7 @@ for arch in amd64 arm64; do
 	[ -e "dist/build/linux_$arch/postern" ] || continue
 	for format in deb rpm; do
 		say "$format for $arch"
-		ARCH=$arch $GO run "$NFPM" pkg --config deploy/nfpm.yaml --packager $format --target dist/ >/dev/null
+		ARCH=$arch $GO run "$NFPM" pkg --config deploy/nfpm.yaml --packager $format --target dist/ >dist/build/nfpm.log 2>&1 || { cat dist/build/nfpm.log >&2; exit 1; }
 	done
 	say "content of a container for $arch"
 	deploy/container/root.sh "dist/build/linux_$arch/postern" "dist/build/container_$arch"
