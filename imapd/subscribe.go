@@ -14,6 +14,10 @@ func (s *session) setSubscribed(on bool) error {
 	if err := s.dec.End(); err != nil {
 		return err
 	}
+	// Subscriptions are the mailbox's, so that all of its programs see the same.
+	if err := s.mayWrite(); err != nil {
+		return err
+	}
 	account, inner, err := s.existing(name)
 	if err != nil {
 		return err

@@ -186,8 +186,15 @@ func (c *configFile) checkLogins(mailboxes map[string]bool) {
 		c.checkCopies(path+".save_to_sent", l.SaveToSent)
 		c.checkRate(path+".rate", l.Rate)
 		c.between(path+".gather", l.Gather, 0, time.Minute)
-		if l.Allow == nil {
+		switch {
+		case l.Allow != nil:
+		case l.ReadOnly:
+			l.Allow = []string{"imap"}
+		default:
 			l.Allow = []string{"smtp", "imap"}
+		}
+		if l.ReadOnly && slices.Contains(l.Allow, "smtp") {
+			c.warnf(path+".allow", "smtp does nothing for a login that is read_only")
 		}
 		if len(l.Allow) == 0 {
 			c.errorf(path+".allow", "allows nothing: write smtp, imap or both")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -101,6 +102,13 @@ mistaken, because it may have to be typed at a printer.`,
 				return err
 			}
 			l.Username = args[0]
+			switch {
+			case !l.ReadOnly || !slices.Contains(l.Allow, "smtp"):
+			case cmd.Flags().Changed("allow"):
+				return errors.New("a login with --read-only sends nothing: leave smtp out of --allow")
+			default:
+				l.Allow = []string{"imap"}
+			}
 			if l.Mailbox == "" {
 				l.Mailbox = l.Username
 			}
@@ -134,7 +142,7 @@ mistaken, because it may have to be typed at a printer.`,
 	f.StringSliceVar(&l.Allow, "allow", []string{"smtp", "imap"}, "what it may use")
 	f.StringSliceVar(&l.SendAs, "send-as", nil, "addresses it may send as besides its mailbox's")
 	f.StringSliceVar(&networks, "network", nil, "networks it may log in from (default: anywhere)")
-	f.BoolVar(&l.ReadOnly, "read-only", false, "may read but change nothing")
+	f.BoolVar(&l.ReadOnly, "read-only", false, "may read by IMAP, and neither change nor send anything")
 	f.BoolVar(&l.RewriteFrom, "rewrite-from", false, "replace any sender by the mailbox's address")
 	f.BoolVar(&inState, "state", false, "keep it in the state folder instead of the configuration file")
 	addPasswordFlag(cmd, &fromStdin)

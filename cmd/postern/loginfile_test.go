@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -246,5 +247,34 @@ func TestStateLoginCommands(t *testing.T) {
 	after, err := os.ReadFile(path)
 	if err != nil || !strings.HasPrefix(string(after), "# my file") || strings.Contains(string(after), "logins") {
 		t.Errorf("the configuration changed: %s, %v", after, err)
+	}
+}
+
+// A login that may only read is not given what it could not use.
+func TestReadOnlyAllows(t *testing.T) {
+	w := newSetupWorld(t)
+	if out, err := w.setup(); err != nil {
+		t.Fatal(err, out)
+	}
+	c := w.flags["config"]
+	if out, err := runPostern(nil, "login", "add", "-c", c, "viewer", "--mailbox", sampleUser, "--read-only"); err != nil {
+		t.Fatal(err, out)
+	}
+	if out, err := runPostern(nil, "login", "add", "-c", c, "odd", "--mailbox", sampleUser, "--read-only", "--allow", "smtp"); err == nil {
+		t.Errorf("smtp and read-only: %s", out)
+	}
+	conf, err := readConfig(c, testEnv)
+	if err != nil || len(conf.warnings) > 0 || len(conf.Logins) != 2 || !slices.Equal(conf.Logins[1].Allow, []string{"imap"}) {
+		t.Errorf("%+v, %v, %v", conf.Logins, conf.warnings, err)
+	}
+	src, err := os.ReadFile(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c, bytes.Replace(src, []byte("allow: [imap]"), []byte("allow: [smtp, imap]"), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if conf, err = readConfig(c, testEnv); err != nil || len(conf.warnings) != 1 {
+		t.Errorf("%v, %v", conf.warnings, err)
 	}
 }
