@@ -53,8 +53,8 @@ func (c *Client) AddAttachment(ctx context.Context, msgID string, a NewAttachmen
 
 // UploadAttachment attaches a file of a.Size bytes and returns its id where Graph tells it. open gives the bytes from an
 // offset on; it is called for every piece. Less than SessionSize goes by one POST, more by an upload session, which
-// continues after a broken connection where the server stands, and is given up on failure. After Unclear the attachment
-// may be there; the way out is then to delete the message.
+// continues after a broken connection where the server stands, is begun anew where the server does not tell, and is given
+// up on failure. After Unclear the attachment may be there; the way out is then to delete the message.
 func (c *Client) UploadAttachment(ctx context.Context, msgID string, a NewAttachment, open func(offset int64) (io.ReadCloser, error)) (id string, err error) {
 	const op = "upload attachment"
 	if a.Size < SessionSize {
@@ -72,24 +72,28 @@ func (c *Client) UploadAttachment(ctx context.Context, msgID string, a NewAttach
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
-	var answer sessionState
-	// An unused session ends by itself, so a repeat is harmless.
-	err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(p), body: body, repeat: repeatAlways}, into(&answer))
-	if IsCode(err, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize") {
-		return c.postFile(ctx, msgID, a, open) // 3 MB or 3 MiB: the service decides
-	}
-	if err != nil {
-		return "", err
-	}
-	s := &session{c: c, url: answer.UploadURL, size: a.Size, open: open}
-	if err := s.check(); err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
-	}
-	if id, err = s.run(ctx); err != nil {
+	for try := 1; ; try++ {
+		var answer sessionState
+		// An unused session ends by itself, so a repeat is harmless.
+		err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(p), body: body, repeat: repeatAlways}, into(&answer))
+		if IsCode(err, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize") {
+			return c.postFile(ctx, msgID, a, open) // 3 MB or 3 MiB: the service decides
+		}
+		if err != nil {
+			return "", err
+		}
+		s := &session{c: c, url: answer.UploadURL, size: a.Size, open: open}
+		if err := s.check(); err != nil {
+			return "", fmt.Errorf("%s: %w", op, err)
+		}
+		if id, err = s.run(ctx); err == nil {
+			return id, nil
+		}
 		s.giveUp(ctx)
-		return "", err
+		if !errors.Is(err, errSessionLost) || try == maxSessions {
+			return "", err
+		}
 	}
-	return id, nil
 }
 
 // postFile attaches a small file by POST.
@@ -137,18 +141,26 @@ func (s *session) check() error {
 // maxStalls is how many pieces in a row may bring the session no further.
 const maxStalls = 4
 
+// maxSessions is how often a file is begun anew because its session was lost.
+const maxSessions = 3
+
+// errSessionLost means that a session has ended, or stands nobody knows where, without the attachment being complete.
+var errSessionLost = errors.New("upload session is lost")
+
 func (s *session) run(ctx context.Context) (id string, err error) {
 	var offset int64
 	stalls := 0
+	ending := false // the last piece may have been taken: then the attachment may be complete
 	for offset < s.size {
 		n := min(chunkSize, s.size-offset)
 		next, done, id, err := s.put(ctx, offset, n)
 		if done {
 			return id, nil
 		}
+		ending = ending || Unclear(err) && offset+n == s.size
 		if err != nil {
 			var local *localError
-			if ctx.Err() != nil || errors.As(err, &local) || !IsTemporary(err) && !rangeRefused(err) || stalls+1 >= maxStalls {
+			if ctx.Err() != nil || errors.As(err, &local) || !IsTemporary(err) && !outOfStep(err) || stalls+1 >= maxStalls {
 				return "", err
 			}
 			if sleep(ctx, backoff(stalls)) != nil {
@@ -158,8 +170,10 @@ func (s *session) run(ctx context.Context) (id string, err error) {
 			switch {
 			case ok:
 				next = at
-			case gone:
-				return "", err // ended, or complete: then err is unclear
+			case ending && (gone || outOfStep(err)):
+				return "", &unclearError{&transportError{opUpload, fmt.Errorf("session has ended, perhaps with the whole file: %w", withoutAnswer(err))}}
+			case gone || outOfStep(err):
+				return "", &transportError{opUpload, fmt.Errorf("%w: %w", errSessionLost, withoutAnswer(err))}
 			default:
 				next = offset // this server does not tell: repeat the piece
 			}
@@ -180,11 +194,18 @@ func (s *session) run(ctx context.Context) (id string, err error) {
 	return "", &transportError{opUpload, errors.New("session took all bytes and did not end")}
 }
 
-// rangeRefused reports that the session stands elsewhere than we thought.
-func rangeRefused(err error) bool {
-	s := StatusOf(err)
-	return s == http.StatusRequestedRangeNotSatisfiable || s == http.StatusConflict
+// outOfStep reports that the session stands elsewhere than we thought, or is no more. Whether it tells where by GET is not
+// documented for attachments.
+func outOfStep(err error) bool {
+	switch StatusOf(err) {
+	case http.StatusRequestedRangeNotSatisfiable, http.StatusConflict, http.StatusNotFound, http.StatusGone:
+		return true
+	}
+	return false
 }
+
+// withoutAnswer keeps what an answer said and not that it was one: a session that is refused is no refusal of the file.
+func withoutAnswer(err error) error { return errors.New(err.Error()) }
 
 // put sends n bytes from offset. It returns where the session stands, or that the attachment is complete.
 func (s *session) put(ctx context.Context, offset, n int64) (next int64, done bool, id string, err error) {

@@ -130,6 +130,7 @@ type sessions struct {
 	deleted bool
 	puts    int
 	gets    int
+	begun   int
 	hook    func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool // true: answered
 	ranges  func(at int) string                                                                // of a PUT's answer
 }
@@ -140,6 +141,8 @@ func (s *sessions) answer(n int, w http.ResponseWriter, r *http.Request, body st
 		if item["attachmentType"] != "file" || int(item["size"].(float64)) != s.total {
 			s.t.Errorf("session for %v", item)
 		}
+		s.begun++
+		s.got = nil
 		reply(w, 201, `{"uploadUrl":"http://`+r.Host+`/upload?authtoken=permission","expirationDateTime":"2026-01-01T00:00:00Z","nextExpectedRanges":["0-"]}`)
 		return
 	}
@@ -194,6 +197,8 @@ func TestUploadSession(t *testing.T) {
 		hook   func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool
 		ranges func(int) string
 		ok     bool
+		// unclear: the file may be whole
+		unclear bool
 	}{
 		{name: "plain", ok: true},
 		{name: "other spelling", ranges: func(at int) string { return fmt.Sprintf(`["%d-9999999"]`, at) }, ok: true},
@@ -240,6 +245,41 @@ func TestUploadSession(t *testing.T) {
 			}
 			return false
 		}, ok: true},
+		{name: "answer lost, state not told", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if r.Method == http.MethodGet {
+				w.WriteHeader(405)
+				return true
+			}
+			if n == 2 {
+				s.got = append(s.got, body...)
+				w.WriteHeader(504)
+				return true
+			}
+			return false
+		}, ok: true},
+		{name: "session ended", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if n == 2 || n == 3 && r.Method == http.MethodGet {
+				refuse(w, 404, "ErrorItemNotFound")
+				return true
+			}
+			return false
+		}, ok: true},
+		{name: "last answer lost", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if r.Method == http.MethodGet {
+				w.WriteHeader(405)
+				return true
+			}
+			if r.Method == http.MethodPut && len(s.got) == s.total {
+				refuse(w, 404, "ErrorItemNotFound")
+				return true
+			}
+			if r.Method == http.MethodPut && len(s.got)+len(body) == s.total {
+				s.got = append(s.got, body...)
+				w.WriteHeader(504)
+				return true
+			}
+			return false
+		}, unclear: true},
 		{name: "refused", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
 			if r.Method == http.MethodPut {
 				refuse(w, 403, "ErrorAccessDenied")
@@ -267,10 +307,13 @@ func TestUploadSession(t *testing.T) {
 					return io.NopCloser(strings.NewReader(content[at:])), nil
 				})
 				if tt.ok {
-					if err != nil || id != "AA=" || string(s.got) != content || s.deleted {
+					if err != nil || id != "AA=" || string(s.got) != content || s.deleted != (s.begun > 1) {
 						t.Errorf("id %q, %d bytes, %v", id, len(s.got), err)
 					}
 					return
+				}
+				if Unclear(err) != (tt.unclear || tt.name == "always broken") || tt.unclear && s.begun != 1 {
+					t.Errorf("%v is unclear: %v, %d sessions", err, Unclear(err), s.begun)
 				}
 				if err == nil || !s.deleted || len(svc.seen()) > 20 {
 					t.Errorf("%v, given up %v, %d requests", err, s.deleted, len(svc.seen()))
