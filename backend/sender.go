@@ -401,14 +401,23 @@ func (h *headerWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+const readTries = 3
+
 func (s *sender) readMark(ctx context.Context, a *Account, id string) (string, error) {
 	var h headerWriter
-	_, err := a.graph.MIME(ctx, id, &h)
-	if err != nil && !errors.Is(err, errHeaderRead) {
-		if graph.IsNotFound(err) {
+	for try := 1; ; try++ {
+		h.buf = h.buf[:0]
+		_, err := a.graph.MIME(ctx, id, &h)
+		switch {
+		case err == nil || errors.Is(err, errHeaderRead):
+		case graph.IsNotFound(err):
 			return "", nil // moved on meanwhile; the next look sees it
+		case graph.IsTemporary(err) && try < readTries && ctx.Err() == nil:
+			continue // an answer that breaks off is not repeated below, for what has been written is out
+		default:
+			return "", err
 		}
-		return "", err
+		break
 	}
 	v, _ := message.FieldValue(h.buf, markField)
 	return strings.TrimSpace(v), nil

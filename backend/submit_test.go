@@ -279,6 +279,8 @@ func TestEachMessageArrivesOnce(t *testing.T) {
 		{name: "429 without Retry-After", faults: []graphsim.Fault{{Path: send, Times: 1, Status: 429}}},
 		{name: "429 with a fraction", faults: []graphsim.Fault{{Path: send, Times: 1, Status: 429, RetryAfter: "0.25"}}},
 		{name: "looking fails, too", faults: []graphsim.Fault{{Path: send, Times: 1, DropAfter: true}, {Path: "internetMessageId", Times: 1, Status: 503}}},
+		{name: "looking breaks off", faults: []graphsim.Fault{{Path: send, Times: 1, DropAfter: true},
+			{Path: "internetMessageId.*InternetHeaders|00020386", Times: 1, Status: 400, Code: "ErrorInvalidProperty"}, {Path: `/(\$|%24)value$`, Times: 2, TruncateBody: true}}},
 		{name: "token expires", faults: []graphsim.Fault{{Path: send, Times: 1, TokenExpired: true}}},
 		{name: "sign-in fails for a while", faults: []graphsim.Fault{{Path: "/token$", Times: 2, Status: 503}}},
 	} {
