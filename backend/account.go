@@ -33,6 +33,7 @@ type Account struct {
 	budget  *graph.Budget
 	syncer  *syncer.Syncer
 	learned addresses
+	calls   callHistory
 	tokens  tokenSource
 	quota   atomic.Int64 // bytes; 0: not known
 	usage   usage
@@ -252,12 +253,13 @@ type AccountState struct {
 	Advice    string    // what an administrator can do about it; may be empty
 	Since     time.Time // when LastError first occurred
 	Usage     graph.Usage
+	Filling   *Filling // nil when no folder that is wanted is still to be listed
 }
 
 // State returns the account's state.
 func (a *Account) State() AccountState {
 	st := a.syncer.Status()
-	out := AccountState{Address: a.address, Ready: st.Ready, LastSync: st.LastSync, Usage: a.budget.Usage()}
+	out := AccountState{Address: a.address, Ready: st.Ready, LastSync: st.LastSync, Usage: a.budget.Usage(), Filling: a.filling()}
 	if st.Err != nil {
 		out.Kind, _ = explain(st.Err)
 		out.LastError, out.Advice, out.Since = st.Op+": "+st.Err.Error(), advice(st.Err), st.Since

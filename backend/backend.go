@@ -19,6 +19,7 @@ import (
 type Backend struct {
 	cfg      atomic.Pointer[Config] // replaced by Reconfigure
 	log      *slog.Logger
+	observer Observer
 	store    *store.Store
 	tokens   *token.Manager
 	logins   *logins
@@ -45,12 +46,13 @@ func New(cfg Config) (_ *Backend, err error) {
 	if cfg.HTTPClient == nil {
 		cfg.HTTPClient = graph.NewHTTPClient()
 	}
+	cfg.Observer.fill()
 	cfg.setDefaults()
 	st, err := store.Open(context.Background(), store.Options{Dir: cfg.State, BodyBudget: cfg.CacheBodies, Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	b := &Backend{log: cfg.Logger, store: st, known: make(map[store.AccountID]*Account)}
+	b := &Backend{log: cfg.Logger, observer: cfg.Observer, store: st, known: make(map[store.AccountID]*Account)}
 	b.expiries.again = make(chan struct{}, 1)
 	b.cfg.Store(&cfg)
 	b.tokens = token.NewManager(cfg.HTTPClient, cfg.Logger)

@@ -38,6 +38,7 @@ type Config struct {
 	Delete      DeletePolicy
 	CacheBodies int64 // bytes of kept message bodies on disk
 
+	Observer   Observer
 	Logger     *slog.Logger
 	HTTPClient *http.Client // nil for one with sane limits; tests and proxies set it
 
@@ -58,9 +59,10 @@ type MailboxConfig struct {
 type LoginConfig struct {
 	Username     string
 	PasswordHash string // PHC string, $argon2id$…
-	Mailbox      string // address of a configured mailbox
+	Mailbox      string // address of a configured mailbox; "" for one that is only Admin
 	Shared       []string
 	SMTP, IMAP   bool
+	Admin        bool // may use the pages; alone, it needs no mailbox
 	ReadOnly     bool
 	SendAs       []string
 	RewriteFrom  bool

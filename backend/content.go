@@ -136,6 +136,7 @@ func (m *Mailbox) Body(ctx context.Context, uid imap.UID) (*Body, error) {
 
 func (m *Mailbox) body(ctx context.Context, row store.Message) (*Body, error) {
 	b, err := m.account.store.Body(ctx, row.ID)
+	m.account.backend.observer.Body(err == nil)
 	if errors.Is(err, store.ErrNoBody) {
 		if err := m.account.syncer.FetchBody(ctx, row); err != nil {
 			return nil, err

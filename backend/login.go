@@ -34,9 +34,12 @@ const (
 
 const opLogin = "log in"
 
+// protocolAdmin is the protocol of the pages.
+const protocolAdmin = "admin"
+
 // Attempt is one try to log in.
 type Attempt struct {
-	Protocol string // "smtp" or "imap"
+	Protocol string // "smtp", "imap" or "admin", the pages
 	Username string
 	Password string
 	Remote   netip.Addr // where the client is; the zero Addr counts as one client of its own and is in no network
@@ -45,7 +48,7 @@ type Attempt struct {
 // Login is what a successful log-in may do.
 type Login struct {
 	Username    string     // as configured, whatever letter case the client used
-	Account     *Account   // the mailbox; with a user name "login/address" the shared mailbox it names
+	Account     *Account   // the mailbox; with a user name "login/address" the shared mailbox it names; nil with protocol "admin"
 	Shared      []*Account // mailboxes shown beside it; none with "login/address"
 	ReadOnly    bool
 	SendAs      []string // addresses it may send as besides those of Account
@@ -152,7 +155,7 @@ func newUser(c LoginConfig, account func(address string) (*Account, bool)) (*use
 		errs = append(errs, fmt.Errorf("login %s: %w", c.Username, err))
 	}
 	var ok bool
-	if u.account, ok = account(c.Mailbox); !ok {
+	if u.account, ok = account(c.Mailbox); !ok && !(c.Mailbox == "" && c.onlyAdmin()) {
 		errs = append(errs, fmt.Errorf("login %s: mailbox %s is not configured", c.Username, c.Mailbox))
 	}
 	for _, s := range c.Shared {
@@ -165,6 +168,9 @@ func newUser(c LoginConfig, account func(address string) (*Account, bool)) (*use
 	}
 	return u, errors.Join(errs...)
 }
+
+// onlyAdmin reports whether the login is for the pages alone.
+func (c *LoginConfig) onlyAdmin() bool { return c.Admin && !c.SMTP && !c.IMAP }
 
 // buildLocked puts the logins of both places together. Where both have a name the configuration's counts.
 func (l *logins) buildLocked() {
@@ -195,7 +201,18 @@ func (l *logins) buildLocked() {
 //
 // A user name "login/address" opens the shared mailbox address in place of the login's own.
 func (b *Backend) Authenticate(ctx context.Context, at Attempt) (*Login, error) {
-	return b.logins.authenticate(ctx, at)
+	login, err := b.logins.authenticate(ctx, at)
+	if tell := b.observer.Login; tell != nil {
+		switch {
+		case err == nil:
+			tell(at.Protocol, "ok")
+		case KindOf(err) == AuthFailed:
+			tell(at.Protocol, "wrong")
+		case KindOf(err) == TooMany:
+			tell(at.Protocol, "locked")
+		}
+	}
+	return login, err
 }
 
 // SetLogins replaces the logins alone; all else stays as it is. Sessions already logged in stay, but for those that have
@@ -250,8 +267,15 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 
 	login := &Login{Username: u.Username, Account: u.account, Shared: u.shared, ReadOnly: u.ReadOnly, SendAs: u.SendAs, RewriteFrom: u.RewriteFrom, sending: u.sending(),
 		grant: grant{u, at.Protocol, at.Remote}}
-	if !u.mayUse(at.Protocol) {
-		return nil, refused(at.Username, at.Protocol+" is not allowed", "This login may not use "+strings.ToUpper(at.Protocol))
+	if !u.mayUse(at.Protocol) || at.Protocol == protocolAdmin && selected != "" {
+		text := "This login may not use " + strings.ToUpper(at.Protocol)
+		if at.Protocol == protocolAdmin {
+			text = "This login may not use these pages: it lacks admin under allow"
+		}
+		return nil, refused(at.Username, at.Protocol+" is not allowed", text)
+	}
+	if at.Protocol == protocolAdmin {
+		login.Account, login.Shared, login.SendAs = nil, nil, nil // whoever looks after the server opens no mailbox by it
 	}
 	if selected != "" {
 		if err := login.selectShared(u, selected, at.Protocol); err != nil {
@@ -260,6 +284,27 @@ func (l *logins) authenticate(ctx context.Context, at Attempt) (*Login, error) {
 	}
 	l.activity.used(name, LoginUse{Username: u.Username, Last: l.now().UTC().Truncate(time.Second), Protocol: at.Protocol, Remote: at.Remote})
 	return login, nil
+}
+
+// AdminHolds reports whether login, made with protocol "admin", could still log in so from addr: it is there, with the
+// same password, may administer, and may come from there. Sessions of the pages ask it again and again.
+func (b *Backend) AdminHolds(login *Login, addr netip.Addr) bool {
+	b.logins.refresh()
+	u, _ := b.logins.user(foldUser(login.Username))
+	return u != nil && u.Admin && u.PasswordHash == login.origin.PasswordHash && u.inNetworks(addr)
+}
+
+// HasAdmin reports whether any login may use the pages.
+func (b *Backend) HasAdmin() bool {
+	b.logins.refresh()
+	b.logins.mu.Lock()
+	defer b.logins.mu.Unlock()
+	for _, u := range b.logins.users {
+		if u.Admin {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *LoginConfig) sending() sending {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -322,4 +323,54 @@ func FuzzParseHash(f *testing.F) {
 			t.Errorf("%q reads back as %v, %v", s, again, err)
 		}
 	})
+}
+
+// An administrator's login opens the pages and nothing else, and what is taken from it holds at once.
+func TestAdminLogin(t *testing.T) {
+	l, _ := testLogins(t)
+	b := &Backend{logins: l}
+	admin := LoginConfig{Username: "Admin", PasswordHash: cheapHash(t, "letmein"), Admin: true, Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	if b.HasAdmin() {
+		t.Error("there is an administrator before one was made")
+	}
+	set := func(cfg ...LoginConfig) {
+		t.Helper()
+		if err := l.set(append(slices.Clone(l.fromConfig[:2]), cfg...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(admin)
+	login, err := l.authenticate(t.Context(), Attempt{"admin", "admin", "letmein", local})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if login.Account != nil || login.Username != "Admin" || !b.HasAdmin() {
+		t.Errorf("login %+v, has admin %v", login, b.HasAdmin())
+	}
+	for _, at := range []Attempt{{"imap", "admin", "letmein", local}, {"smtp", "admin", "letmein", local}, {"admin", "admin", "no", local},
+		{"admin", "alice@contoso.example", "wonderland", local}, {"admin", "alice@contoso.example/support@contoso.example", "wonderland", local},
+		{"admin", "admin", "letmein", netip.MustParseAddr("192.0.2.7")}} {
+		if _, err := l.authenticate(t.Context(), at); KindOf(err) != AuthFailed {
+			t.Errorf("%+v: %v", at, err)
+		}
+	}
+	if !b.AdminHolds(login, local) || b.AdminHolds(login, netip.MustParseAddr("192.0.2.7")) {
+		t.Error("the session holds where it should not, or not where it should")
+	}
+	for name, change := range map[string]func(*LoginConfig){
+		"password":  func(c *LoginConfig) { c.PasswordHash = cheapHash(t, "another") },
+		"right":     func(c *LoginConfig) { c.Admin, c.SMTP, c.Mailbox = false, true, "alice@contoso.example" },
+		"user name": func(c *LoginConfig) { c.Username = "root" },
+	} {
+		changed := admin
+		change(&changed)
+		set(changed)
+		if b.AdminHolds(login, local) {
+			t.Errorf("another %s, and the session still holds", name)
+		}
+	}
+	// A login that also opens a mailbox keeps to that; without one it must be for the pages alone.
+	if _, err := newUser(LoginConfig{Username: "x", PasswordHash: admin.PasswordHash, Admin: true, IMAP: true}, l.account); err == nil {
+		t.Error("a login for IMAP without a mailbox was taken")
+	}
 }

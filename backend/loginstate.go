@@ -39,6 +39,7 @@ type stateLogin struct {
 	Shared       []string       `json:"shared,omitempty"`
 	SMTP         bool           `json:"smtp"`
 	IMAP         bool           `json:"imap"`
+	Admin        bool           `json:"admin,omitempty"`
 	ReadOnly     bool           `json:"read_only,omitempty"`
 	SendAs       []string       `json:"send_as,omitempty"`
 	RewriteFrom  bool           `json:"rewrite_from,omitempty"`
@@ -66,7 +67,7 @@ func StateLogins(state string) ([]LoginConfig, error) {
 func (s stateLogins) configs() []LoginConfig {
 	out := make([]LoginConfig, len(s.Logins))
 	for i, l := range s.Logins {
-		out[i] = LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared, SMTP: l.SMTP, IMAP: l.IMAP,
+		out[i] = LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared, SMTP: l.SMTP, IMAP: l.IMAP, Admin: l.Admin,
 			ReadOnly: l.ReadOnly, SendAs: l.SendAs, RewriteFrom: l.RewriteFrom, Networks: l.Networks}
 	}
 	return out
@@ -100,7 +101,7 @@ func EditStateLogins(state string, edit func([]LoginConfig) ([]LoginConfig, erro
 		s.Logins = nil
 		for _, l := range logins {
 			s.Logins = append(s.Logins, stateLogin{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared, SMTP: l.SMTP,
-				IMAP: l.IMAP, ReadOnly: l.ReadOnly, SendAs: l.SendAs, RewriteFrom: l.RewriteFrom, Networks: l.Networks})
+				IMAP: l.IMAP, Admin: l.Admin, ReadOnly: l.ReadOnly, SendAs: l.SendAs, RewriteFrom: l.RewriteFrom, Networks: l.Networks})
 		}
 		return nil
 	})

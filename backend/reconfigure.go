@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/oauth2"
 
@@ -143,7 +144,15 @@ func (b *Backend) newAccount(cfg *Config, address string, id store.AccountID) *A
 	}
 	a.budget = graph.NewBudget(limits)
 	b.restorePace(a)
-	a.graph = graph.New(graph.Options{User: address, Tokens: &a.tokens, HTTPClient: cfg.HTTPClient, Logger: a.log, Budget: a.budget})
+	a.graph = graph.New(graph.Options{User: address, Tokens: &a.tokens, HTTPClient: cfg.HTTPClient, Logger: a.log, Budget: a.budget,
+		OnRequest: func(kind string, status int, took time.Duration) {
+			a.calls.add(time.Now(), status, kind == "batch")
+			b.observer.GraphRequest(address, kind, status, took)
+		},
+		OnItem: func(status int) {
+			a.calls.add(time.Now(), status, false)
+			b.observer.GraphItem(address, status)
+		}})
 	a.syncer = syncer.New(syncer.Options{
 		Address: address, Account: id, Graph: a.graph, Store: b.store, Logger: b.log,
 		Changed: a.changed, Gone: a.folderGone, HeadersKept: a.headersKept,

@@ -171,7 +171,13 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 	if err := job.SetDraft(ctx, draft.ID, false); err != nil {
 		return err // found by its mark
 	}
+	done, total := int64(skeleton.Len()), int64(skeleton.Len())
 	for _, att := range split.Attachments {
+		total += att.Size
+	}
+	for _, att := range split.Attachments {
+		job.SetUploaded(done, total)
+		ctx := graph.WithUploaded(ctx, func(n int64) { job.SetUploaded(done+n, total) })
 		_, err := a.graph.UploadAttachment(ctx, draft.ID, graph.NewAttachment{
 			Name: att.Name, ContentType: att.ContentType, ContentID: strings.Trim(att.ContentID, "<>"),
 			IsInline: att.Inline, Size: att.Size,
@@ -182,6 +188,7 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 			}
 			return notSent(err)
 		}
+		done += att.Size
 	}
 	if err := job.SetDraft(ctx, draft.ID, true); err != nil {
 		return err

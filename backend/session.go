@@ -115,13 +115,15 @@ func (login *Login) holdsLocked(l *logins) bool {
 	})
 }
 
-// mayUse reports whether the login may use the protocol, "smtp" or "imap".
+// mayUse reports whether the login may use the protocol, "smtp", "imap" or "admin".
 func (u *user) mayUse(protocol string) bool {
 	switch protocol {
 	case "smtp":
 		return u.SMTP
 	case "imap":
 		return u.IMAP
+	case protocolAdmin:
+		return u.Admin
 	}
 	return false
 }

@@ -51,6 +51,7 @@ func (b *Backend) initSubmission() error {
 		Lifetime: times.Lifetime,
 		Warn:     times.Warn,
 		Keep:     times.Keep,
+		Observe:  b.observer.Attempt,
 		Logger:   b.log,
 	}
 	if adjustOutbox != nil {

@@ -1,52 +1,102 @@
-// Package httpd is the HTTP front end: health checks for machines and a status
-// page for people. It only reads, shows no secret and no mail, and is meant for
-// loopback; whoever reaches it learns the addresses of the mailboxes.
+// Package httpd is the HTTP front end: pages for administrators, health checks and metrics for machines, and the
+// settings that mail programs ask for to configure themselves.
+//
+// Pages are for signed-in administrators only, shown with nothing but our own style sheet and script, and never show what
+// is in a message. What others may ask for is listed in routes.
 package httpd
 
 import (
 	"context"
-	"embed"
-	"encoding/json"
+	"crypto/tls"
 	"errors"
-	"fmt"
-	"html/template"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"postern/backend"
 )
 
-//go:embed status.html
-var files embed.FS
-
-var statusPage = template.Must(template.New("status.html").Funcs(template.FuncMap{"ago": ago}).ParseFS(files, "status.html"))
-
 // Options say what a Server shows.
 type Options struct {
-	// Accounts returns the state of each mailbox. It is called for every request and must not wait.
-	Accounts func() []backend.AccountState
-	// Warnings returns sentences for the status page about what will need a person soon; it must not wait. May be nil.
-	Warnings func() []string
+	Backend   *backend.Backend
+	Version   string
+	TLSConfig *tls.Config // nil serves plain text
+	// Listeners returns what the program listens on. It must not wait. May be nil.
+	Listeners func() []Listener
 	// Alive returns why the program is taken to hang, nil if it works; /healthz answers it. It must return when its
 	// context ends. May be nil.
 	Alive func(context.Context) error
 	// Check returns why nothing here can be used, nil if it can: because the program stops, or its state cannot be written.
 	// /readyz answers it. May be nil.
-	Check   func(context.Context) error
-	Version string
-	Logger  *slog.Logger // nil logs nothing
+	Check func(context.Context) error
+	// Recent returns the last warnings and errors of the log, newest first. May be nil.
+	Recent func() []LogLine
+	// Doctor makes the checks of postern doctor and tells each as it comes. nil where there is no configuration to check.
+	Doctor func(ctx context.Context, tell func(Check))
+	// RevokeConfigured takes a login out of the configuration file. nil where there is no such file.
+	RevokeConfigured func(username string) error
+
+	Metrics  *Metrics     // nil: none
+	Settings Settings     // at the start; see Set
+	Logger   *slog.Logger // nil logs nothing
 }
+
+// Settings are what can change while a Server runs.
+type Settings struct {
+	// Hosts are the names browsers may ask for, besides localhost and IP addresses.
+	Hosts   []string
+	Metrics MetricsAccess
+	// PublicName is where mail programs find MailServers; "" for no autoconfiguration.
+	PublicName  string
+	MailServers []MailServer
+}
+
+// Set makes other settings hold from the next request on.
+func (s *Server) Set(settings Settings) { s.settings.Store(&settings) }
+
+// Listener is an address the program listens on.
+type Listener struct {
+	Protocol       string // smtp, imap or http
+	Address        string
+	TLS            string // none, starttls or implicit
+	Profile        string // of smtp: modern or device
+	Open, LoggedIn int    // connections now, and those of them that have logged in; not counted for http
+}
+
+// LogLine is one line of the log.
+type LogLine struct {
+	At    time.Time
+	Level string
+	Text  string // the message and its attributes
+}
+
+// Bounds of what clients may use.
+const (
+	maxForm    = 64 << 10 // bytes of a form; all of ours are small
+	maxSignIns = 16       // at once: each costs memory and time
+	maxStreams = 64       // event streams at once
+)
 
 // Server serves the pages. It is an http.Handler.
 type Server struct {
-	opts    Options
-	started time.Time
-	mux     *http.ServeMux
-	http    http.Server
+	opts      Options
+	log       *slog.Logger
+	started   time.Time
+	mux       *http.ServeMux
+	http      http.Server
+	settings  atomic.Pointer[Settings]
+	sessions  sessions
+	doctor    doctor
+	cross     *http.CrossOriginProtection
+	signIns   chan struct{}
+	streams   chan struct{}
+	liveEvery time.Duration
+	stopping  context.Context // of event streams; ends when a shutdown begins
 }
 
 // New returns a server for opts.
@@ -54,26 +104,74 @@ func New(opts Options) *Server {
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opts: opts, started: time.Now(), mux: http.NewServeMux()}
-	s.mux.HandleFunc("GET /{$}", s.status)
-	s.mux.HandleFunc("GET /healthz", s.healthz)
-	s.mux.HandleFunc("GET /readyz", s.readyz)
+	if opts.Listeners == nil {
+		opts.Listeners = func() []Listener { return nil }
+	}
+	if opts.Recent == nil {
+		opts.Recent = func() []LogLine { return nil }
+	}
+	s := &Server{opts: opts, log: opts.Logger, started: time.Now(), mux: http.NewServeMux(),
+		cross: http.NewCrossOriginProtection(), signIns: make(chan struct{}, maxSignIns), streams: make(chan struct{}, maxStreams), liveEvery: liveEvery}
+	s.Set(opts.Settings)
+	s.sessions.init(opts.TLSConfig != nil)
+	s.doctor.run = opts.Doctor
+	s.routes()
+	var stop context.CancelFunc
+	s.stopping, stop = context.WithCancel(context.Background())
 	s.http = http.Server{
 		Handler:           s,
+		TLSConfig:         opts.TLSConfig,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      30 * time.Second, // event streams move theirs along
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(opts.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(opts.Logger.Handler(), slog.LevelDebug), // mostly scanners and broken handshakes
 	}
+	s.http.RegisterOnShutdown(func() {
+		stop()
+		s.doctor.stop()
+	})
 	return s
+}
+
+// routes says who may ask for what.
+func (s *Server) routes() {
+	// Anybody who reaches the listener, under one of our names.
+	s.mux.HandleFunc("GET /healthz", s.healthz)
+	s.mux.HandleFunc("GET /readyz", s.readyz) // says more to this machine
+	s.mux.HandleFunc("GET /assets/{name}", s.asset)
+	s.mux.HandleFunc("GET /signin", s.signInPage)
+	s.mux.HandleFunc("POST /signin", s.signIn)
+	// This machine, listed networks, who has the token.
+	s.mux.HandleFunc("GET /metrics", s.metrics)
+	// Anybody, under any name; Autodiscover's path is matched in ServeHTTP, since its letter case is anybody's choice.
+	s.mux.HandleFunc("GET "+mozillaPath, s.mozilla)
+	s.mux.HandleFunc("GET "+mozillaWellKnown, s.mozilla)
+	s.mux.HandleFunc("GET "+appleProfile, s.apple)
+	s.mux.HandleFunc("GET "+clientSettings, s.clientSettings)
+	// Administrators.
+	for pattern, p := range pages {
+		s.mux.HandleFunc("GET "+pattern, s.admin(s.page(p)))
+	}
+	s.mux.HandleFunc("GET /events", s.admin(s.events))
+	s.mux.HandleFunc("POST /signout", s.admin(s.form(s.signOut)))
+	s.mux.HandleFunc("POST /queue", s.admin(s.form(s.queueAct)))
+	s.mux.HandleFunc("POST /logins", s.admin(s.form(s.loginAdd)))
+	s.mux.HandleFunc("POST /logins/revoke", s.admin(s.form(s.loginRevoke)))
+	s.mux.HandleFunc("POST /logins/unlock", s.admin(s.form(s.loginUnlock)))
+	s.mux.HandleFunc("POST /checks", s.admin(s.form(s.doctorStart)))
 }
 
 // Serve answers requests from l until ctx ends or Shutdown is called; both give a nil error. It closes l.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
-	err := s.http.Serve(l)
+	var err error
+	if s.opts.TLSConfig != nil {
+		err = s.http.ServeTLS(l, "", "")
+	} else {
+		err = s.http.Serve(l)
+	}
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil
 	}
@@ -89,160 +187,75 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if err != nil {
 		s.http.Close() // cuts off what is left; the error to report is the first one
 	}
+	s.doctor.wait()
 	return err
 }
 
+// policy lets a page use our own style sheet and script, talk to us, and nothing else.
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	// A web page somewhere else can make a browser on this machine ask for ours under a name of its own.
-	if !localHost(r.Host) {
-		http.Error(w, "ask for localhost or an IP address", http.StatusMisdirectedRequest)
-		return
-	}
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	if s.opts.TLSConfig != nil {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+	switch {
+	case strings.EqualFold(r.URL.Path, autodiscoverPath):
+		s.autodiscover(w, r)
+		return
+	case r.URL.Path == mozillaPath || r.URL.Path == mozillaWellKnown || r.URL.Path == appleProfile || r.URL.Path == clientSettings:
+		// Asked for under the names of the mail domains, and the same for everybody.
+	case !ours(r.Host, s.settings.Load().Hosts):
+		// A web page somewhere else can make a browser on this machine ask for ours under a name of its own.
+		http.Error(w, "ask for localhost, an IP address, or a name listed under http.public_name or http.hosts", http.StatusMisdirectedRequest)
+		return
+	}
+	if err := s.cross.Check(r); err != nil {
+		s.log.Warn("form from another site refused", "remote", remote(r), "op", r.URL.Path, "err", err)
+		http.Error(w, "this form was sent by a page of another site", http.StatusForbidden)
+		return
+	}
 	s.mux.ServeHTTP(w, r)
 }
 
-// localHost reports whether a Host field is an IP address or localhost, which no foreign name server can point here.
-func localHost(hostport string) bool {
+// ours reports whether a Host field is an IP address or localhost, which no foreign name server can point here, or one
+// of the names that were configured.
+func ours(hostport string, names []string) bool {
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h
 	}
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if strings.EqualFold(host, "localhost") || slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(strings.TrimSuffix(n, "."), host) }) {
 		return true
 	}
-	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	_, err := netip.ParseAddr(host)
 	return err == nil
 }
 
-// aliveTime is how long /healthz waits for the program to come round.
-const aliveTime = 10 * time.Second
+// remote returns the client's address, the zero Addr where there is none.
+func remote(r *http.Request) netip.Addr {
+	a, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Addr().Unmap().WithZone("")
+}
 
-// healthz says that the program works. A failing check here means: start it anew.
-func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	if s.opts.Alive != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), aliveTime)
-		defer cancel()
-		if err := s.opts.Alive(ctx); err != nil && r.Context().Err() == nil {
-			s.opts.Logger.Error("health check failed", "err", err)
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = fmt.Fprintf(w, "hangs: %v\n", err) // nobody to tell
-			return
+// fromHere reports whether a request was made on this machine. One that a proxy here has passed on was not.
+func fromHere(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
+		if r.Header.Get(name) != "" {
+			return false
 		}
 	}
-	_, _ = w.Write([]byte("ok\n")) // nobody to tell
-}
-
-// readiness is the answer of /readyz.
-type readiness struct {
-	Ready    bool            `json:"ready"`
-	Problem  string          `json:"problem,omitempty"` // of the program itself: starting, stopping, or its state
-	Accounts []accountStatus `json:"accounts"`
-}
-
-// accountStatus is one mailbox in it.
-type accountStatus struct {
-	Address  string     `json:"address"`
-	Ready    bool       `json:"ready"`
-	LastSync *time.Time `json:"last_sync"` // null: none yet
-	Problem  string     `json:"problem,omitempty"`
-	Advice   string     `json:"advice,omitempty"`
-	Since    *time.Time `json:"since,omitempty"`
-}
-
-// readyz says whether clients should be sent here: 200, or 503 while the program starts or stops, its state folder
-// cannot be written, or a mailbox was never read or needs a person. What passes by itself, such as a busy Graph, does not
-// count: the copy on disk goes on serving.
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	answer := readiness{Ready: true, Accounts: []accountStatus{}}
-	if s.opts.Check != nil {
-		ctx, cancel := context.WithTimeout(r.Context(), aliveTime)
-		defer cancel()
-		if err := s.opts.Check(ctx); err != nil {
-			answer.Ready, answer.Problem = false, err.Error()
-		}
-	}
-	for _, a := range s.accounts() {
-		st := accountStatus{Address: a.Address, Ready: usable(a), LastSync: known(a.LastSync), Problem: a.LastError, Advice: a.Advice}
-		if a.LastError != "" {
-			st.Since = known(a.Since)
-		}
-		answer.Ready = answer.Ready && st.Ready
-		answer.Accounts = append(answer.Accounts, st)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if !answer.Ready {
-		w.WriteHeader(http.StatusServiceUnavailable)
-	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	_ = e.Encode(answer) // nobody to tell
-}
-
-// accounts returns the states, each problem without the advice that many errors end with: it is shown beside it.
-func (s *Server) accounts() []backend.AccountState {
-	list := s.opts.Accounts()
-	for i, a := range list {
-		if a.Advice != "" {
-			list[i].LastError = strings.TrimSuffix(a.LastError, ": "+a.Advice)
-		}
-	}
-	return list
-}
-
-func usable(a backend.AccountState) bool {
-	return a.Ready && !(a.LastError != "" && (a.Kind == backend.SignInNeeded || a.Kind == backend.Denied))
-}
-
-func known(t time.Time) *time.Time {
-	if t.IsZero() {
-		return nil
-	}
-	return &t
-}
-
-func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	type row struct {
-		backend.AccountState
-		Usable bool
-	}
-	data := struct {
-		Version  string
-		Started  time.Time
-		Warnings []string
-		Accounts []row
-	}{Version: s.opts.Version, Started: s.started}
-	if s.opts.Warnings != nil {
-		data.Warnings = s.opts.Warnings()
-	}
-	for _, a := range s.accounts() {
-		data.Accounts = append(data.Accounts, row{a, usable(a)})
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	if err := statusPage.Execute(w, data); err != nil {
-		s.opts.Logger.Debug("status page", "err", err) // the browser has gone
-	}
-}
-
-// ago writes how long ago t was, in words.
-func ago(t time.Time) string {
-	if t.IsZero() {
-		return "never"
-	}
-	d := time.Since(t)
-	switch {
-	case d < 2*time.Second:
-		return "just now"
-	case d < 2*time.Minute:
-		return d.Truncate(time.Second).String() + " ago"
-	case d < 48*time.Hour:
-		return strings.TrimSuffix(d.Truncate(time.Minute).String(), "0s") + " ago"
-	}
-	return "since " + t.Format("2006-01-02 15:04")
+	return remote(r).IsLoopback()
 }

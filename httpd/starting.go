@@ -2,8 +2,9 @@ package httpd
 
 import "net/http"
 
-// Starting answers in place of a Server while the program is not ready to have one: it lives, and is not ready.
-func Starting() http.Handler {
+// Starting answers in place of a Server, under the same names, while the program is not ready to have one: it lives, and is
+// not ready.
+func Starting(hosts []string) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
@@ -19,8 +20,8 @@ func Starting() http.Handler {
 		http.Error(w, "Postern is starting.", http.StatusServiceUnavailable)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !localHost(r.Host) {
-			http.Error(w, "ask for localhost or an IP address", http.StatusMisdirectedRequest)
+		if !ours(r.Host, hosts) {
+			http.Error(w, "ask for localhost, an IP address, or a name listed under http.public_name or http.hosts", http.StatusMisdirectedRequest)
 			return
 		}
 		w.Header().Set("Cache-Control", "no-store")

@@ -34,7 +34,10 @@ type Options struct {
 	// those that come from this machine may.
 	AllowPlainAuth bool
 	Limits         Limits
-	Logger         *slog.Logger // nil logs nothing
+	// Observe is told of each command: its name (UNKNOWN for one we do not know), how it was answered (ok, no or bad) and
+	// how long it took. It must be quick and safe for concurrent use. May be nil.
+	Observe func(command, outcome string, took time.Duration)
+	Logger  *slog.Logger // nil logs nothing
 }
 
 // Limits bound what clients may use. A zero field has its default.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -280,9 +281,11 @@ func (s *session) command() error {
 	}
 
 	c := &command{tag: tag, name: name}
+	begun := time.Now()
 	if err == nil {
 		err = s.run(c)
 	}
+	s.observe(c, err, time.Since(begun))
 	if err != nil && s.revoked.Load() {
 		return errRevoked
 	}
@@ -350,6 +353,22 @@ func (s *session) run(c *command) error {
 		s.log.Debug("command", "op", c.name, "took", time.Since(begun))
 	}
 	return err
+}
+
+// observe counts a command.
+func (s *session) observe(c *command, err error, took time.Duration) {
+	if s.srv.opts.Observe == nil {
+		return
+	}
+	name := c.name
+	if _, ok := commands[strings.TrimPrefix(name, "UID ")]; !ok {
+		name = "UNKNOWN" // clients must not make up names for those who count
+	}
+	outcome := "ok"
+	if err != nil && !errors.Is(err, errLoggedOut) {
+		outcome = strings.ToLower(string(reply(err).typ))
+	}
+	s.srv.opts.Observe(name, outcome, took)
 }
 
 // answer tells what has changed in the selected mailbox and then how the

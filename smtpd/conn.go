@@ -433,6 +433,13 @@ func (c *conn) setLoggedIn() {
 	c.mu.Unlock()
 }
 
+// known reports whether the client has logged in or need not.
+func (c *conn) known() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.loggedIn || c.trusted
+}
+
 // enterData marks a message as under way; the function it returns ends that.
 func (c *conn) enterData() (leave func()) {
 	c.mu.Lock()

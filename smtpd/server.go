@@ -54,6 +54,10 @@ type Options struct {
 	RewriteFrom bool // as Login.RewriteFrom, for all logins here
 	DropCopy    bool // no copies in Sent Items
 
+	// Observe is told of each AUTH, MAIL, RCPT and message (DATA): how it was answered (ok, no for a refusal, later for a
+	// temporary one) and how long it took. It must be quick and safe for concurrent use. May be nil.
+	Observe func(command, outcome string, took time.Duration)
+
 	MaxMessage int64 // bytes of one message as received; 0 for 150 MB, as much as Microsoft 365 ever takes
 	Limits     Limits
 	Logger     *slog.Logger
@@ -150,6 +154,9 @@ func newServer(opts Options, mail service) (*Server, error) {
 	if opts.MaxMessage <= 0 {
 		opts.MaxMessage = defaultMaxMessage
 	}
+	if opts.Observe == nil {
+		opts.Observe = func(string, string, time.Duration) {}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -223,6 +230,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		c.abort()
 	}
 	return err
+}
+
+// Sessions returns how many connections are open, and how many of them have logged in or need not.
+func (s *Server) Sessions() (open, loggedIn int) {
+	s.mu.Lock()
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		if c.known() {
+			loggedIn++
+		}
+	}
+	return len(conns), loggedIn
 }
 
 func (s *Server) isStopping() bool {

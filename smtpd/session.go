@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/emersion/go-sasl"
@@ -127,7 +128,8 @@ var (
 )
 
 // authenticate is the end of every mechanism. A client that keeps guessing loses its connection.
-func (s *session) authenticate(username, password string) error {
+func (s *session) authenticate(username, password string) (err error) {
+	defer s.observe("AUTH", time.Now(), &err)
 	login, err := s.server.mail.Authenticate(s.ctx, backend.Attempt{
 		Protocol: "smtp", Username: username, Password: password, Remote: s.conn.remote,
 	})
@@ -165,8 +167,20 @@ func (s *session) authenticate(username, password string) error {
 	return r
 }
 
+// observe counts a command that began at a time and ends with an answer, which for messages may be good news.
+func (s *session) observe(command string, began time.Time, answer *error) {
+	outcome := "ok"
+	if e, ok := errors.AsType[*smtp.SMTPError](*answer); ok && e.Code >= 500 {
+		outcome = "no"
+	} else if ok && e.Code >= 400 || !ok && *answer != nil {
+		outcome = "later"
+	}
+	s.server.opts.Observe(command, outcome, time.Since(began))
+}
+
 // Mail begins a transaction.
-func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
+	defer s.observe("MAIL", time.Now(), &err)
 	s.mu.Lock()
 	login, open, broken := s.login, s.env != nil, s.broken
 	s.mu.Unlock()
@@ -209,7 +223,8 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 }
 
 // Rcpt adds a recipient.
-func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
+func (s *session) Rcpt(to string, opts *smtp.RcptOptions) (err error) {
+	defer s.observe("RCPT", time.Now(), &err)
 	if !validAddress(to) {
 		return status(501, 5, 1, 3, "The recipient's address is not written correctly")
 	}
@@ -232,7 +247,8 @@ func (s *session) Rcpt(to string, opts *smtp.RcptOptions) error {
 }
 
 // Data takes the message. Its result is the reply, for good news too.
-func (s *session) Data(r io.Reader) error {
+func (s *session) Data(r io.Reader) (err error) {
+	defer s.observe("DATA", time.Now(), &err)
 	defer s.conn.enterData()()
 	_, chunked := r.(*io.PipeReader)
 	s.mu.Lock()

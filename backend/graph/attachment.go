@@ -183,6 +183,7 @@ func (s *session) run(ctx context.Context) (id string, err error) {
 		}
 		if next > offset {
 			stalls = 0
+			uploaded(ctx, next)
 		} else if stalls++; stalls >= maxStalls {
 			if err == nil {
 				err = &transportError{opUpload, errors.New("session does not get on")}

@@ -262,6 +262,9 @@ func (c *Client) batchOnce(ctx context.Context, op string, requests []batchReque
 		}
 		answered[i] = true
 		results[i] = itemResult(itemCall(op, requests[i]), a)
+		if c.onItem != nil {
+			c.onItem(a.Status)
+		}
 	}
 	for _, i := range pending[:sent] {
 		if !answered[i] {

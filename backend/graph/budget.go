@@ -121,6 +121,10 @@ type Usage struct {
 	UploadBytes int64         // in the running window
 	Sends       int           // in the running window
 	PausedFor   time.Duration // what is left of a Retry-After
+
+	RequestLimit int   // of Requests
+	UploadLimit  int64 // of UploadBytes
+	SendLimit    int   // of Sends
 }
 
 // Usage returns how much is in use now.
@@ -134,6 +138,7 @@ func (b *Budget) Usage() Usage {
 	return Usage{
 		Running: b.running, Waiting: len(b.queue), Requests: int(b.requests.sum), UploadBytes: b.uploads.sum,
 		Sends: int(b.sends.sum), PausedFor: max(0, b.paused.Sub(now)),
+		RequestLimit: b.limits.Requests, UploadLimit: b.limits.UploadBytes, SendLimit: b.limits.Sends,
 	}
 }
 

@@ -49,6 +49,9 @@ type Options struct {
 	// OnRequest is told of each HTTP request: its kind (a short fixed word such as "delta"), its status (0 when no
 	// answer came) and how long it took, body included. It must be quick and safe for concurrent use. May be nil.
 	OnRequest func(kind string, status int, d time.Duration)
+	// OnItem is told of the answer to each item of a batch, under the same rules; Graph counts and throttles each by
+	// itself. May be nil.
+	OnItem func(status int)
 }
 
 // Client makes Graph calls for one mailbox. It is safe for concurrent use.
@@ -61,6 +64,7 @@ type Client struct {
 	budget    *Budget
 	timeout   time.Duration
 	onRequest func(kind string, status int, d time.Duration)
+	onItem    func(status int)
 	err       error // what is wrong with the options; each call answers it
 }
 
@@ -95,6 +99,7 @@ func New(o Options) *Client {
 		budget:    o.Budget,
 		timeout:   o.Timeout,
 		onRequest: o.OnRequest,
+		onItem:    o.OnItem,
 		user:      "/users/" + escape(o.User),
 	}
 	c.SetBaseURL(o.BaseURL)

@@ -45,7 +45,9 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 			return due
 		}
 	}
-	if err := q.opts.Sender.Send(ctx, job); err != nil {
+	err = q.opts.Sender.Send(ctx, job)
+	q.uploadEnded(job.ID)
+	if err != nil {
 		return q.failed(it, job, asError(err))
 	}
 	return q.sent(it, job)
@@ -135,6 +137,9 @@ func (q *Queue) put(it *item, job *Job, state store.State, wait time.Duration, e
 		q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
 		return due
 	}
+	if e != nil {
+		q.opts.Observe(job.Mailbox, what(state, e))
+	}
 	switch row.State {
 	case store.StateHeld:
 		return time.Time{}
@@ -199,6 +204,7 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 		q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
 		return now.Add(q.backoff(1))
 	}
+	q.opts.Observe(job.Mailbox, "sent")
 	q.log.Info("message sent", "queue_id", job.ID, "mailbox", job.Mailbox, "size", job.Size,
 		"recipients", len(job.Recipients), "attempts", job.Attempts, "delay", now.Sub(job.Created).Round(time.Millisecond))
 	return q.settled(it, job, due)
@@ -258,10 +264,12 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 			it.waiter.settled <- nil
 			return now.Add(q.backoff(1))
 		}
+		q.opts.Observe(job.Mailbox, "refused")
 		it.waiter.settled <- e
 		return q.settled(it, job, due)
 	}
 	log.Warn("message given up")
+	q.opts.Observe(job.Mailbox, "bounced")
 	owed := wanted(job.Recipients, "FAILURE")
 	job.progress = progress{Drafts: drafts}
 	// A message without a sender is itself a notice, and gets none. RFC 5321 section 6.1.

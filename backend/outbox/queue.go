@@ -36,6 +36,10 @@ type Options struct {
 	// file. With an error the step does not take place, as if the process had died.
 	Step func(step string) error
 
+	// Observe is told what has become of an attempt: sent, deferred, postponed, unclear, bounced or refused. It must be
+	// quick and safe for concurrent use. May be nil.
+	Observe func(mailbox, outcome string)
+
 	Logger *slog.Logger
 }
 
@@ -69,6 +73,8 @@ type Queue struct {
 	wg      sync.WaitGroup
 
 	gathering gathering
+
+	uploads map[string]Upload // of messages being sent in pieces; under mu
 }
 
 // lane is one mailbox's share: its messages and its attempts, apart from all others.
@@ -101,6 +107,9 @@ func New(opts Options) (*Queue, error) {
 	if len(opts.Looks) == 0 {
 		opts.Looks = lookWaits
 	}
+	if opts.Observe == nil {
+		opts.Observe = func(string, string) {}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -108,6 +117,7 @@ func New(opts Options) (*Queue, error) {
 		opts: opts, store: opts.Store, dir: opts.Store.SpoolDir(), log: opts.Logger,
 		slots: make(chan struct{}, opts.Total), pings: make(chan struct{}),
 		lanes: make(map[string]*lane), known: make(map[string]bool),
+		uploads: make(map[string]Upload),
 	}
 	q.SetTimes(Times{Lifetime: opts.Lifetime, Warn: opts.Warn, Keep: opts.Keep})
 	if err := os.MkdirAll(q.dir, 0o700); err != nil {

@@ -19,9 +19,21 @@ func (q *Queue) notice(ctx context.Context) {
 		}
 		return
 	}
-	if !changed {
-		return
+	if changed {
+		q.takeOver(ctx)
 	}
+}
+
+// Ask is Ask for the queue that runs, which takes notice at once.
+func (q *Queue) Ask(ctx context.Context, id string, a Action, reason string) (later bool, err error) {
+	if later, err = Ask(ctx, q.store, id, a, reason); err == nil {
+		q.takeOver(ctx)
+	}
+	return later, err
+}
+
+// takeOver brings the schedule in line with the table.
+func (q *Queue) takeOver(ctx context.Context) {
 	rows, err := q.unfinished(ctx)
 	if err != nil {
 		if ctx.Err() == nil {

@@ -62,6 +62,13 @@ func openBodies(ctx context.Context, s *Store, dir string, budget int64) (*bodyC
 	return c, nil
 }
 
+// BodyUse returns how many bytes the kept bodies take on the disk, and how many they may; 0 for no limit.
+func (s *Store) BodyUse() (used, budget int64) {
+	s.bodies.mu.Lock()
+	defer s.bodies.mu.Unlock()
+	return s.bodies.total, s.bodies.budget
+}
+
 // path returns where a body file is.
 func (c *bodyCache) path(name string) string { return filepath.Join(c.dir, name[:2], name) }
 

@@ -311,7 +311,7 @@ func (o *Outbox) NextDue(ctx context.Context) (time.Time, error) {
 	return time.UnixMilli(next.Int64).UTC(), nil
 }
 
-// List returns the submissions that a filter lets through, in order of their ids.
+// List returns the submissions that a filter lets through, in order of their ids, which is that of their arrival.
 func (o *Outbox) List(ctx context.Context, f Filter) ([]Submission, error) {
 	where, args := f.where()
 	list, err := o.find(ctx, where, args...)
@@ -359,6 +359,14 @@ func (f *Filter) where() (string, []any) {
 	if !f.NewerThan.IsZero() {
 		term("created >= ?", f.NewerThan.UnixMilli())
 	}
+	if f.Text != "" {
+		like := containing(f.Text)
+		term(`(id LIKE ? ESCAPE '\' OR LOWER(envelope_from) LIKE ? ESCAPE '\' OR recipient_search LIKE ? ESCAPE '\' OR LOWER(login) LIKE ? ESCAPE '\'
+			OR LOWER(message_id) LIKE ? ESCAPE '\' OR LOWER(subject) LIKE ? ESCAPE '\')`, like, like, like, like, like, like)
+	}
+	if f.Before != "" {
+		term("id < ?", f.Before)
+	}
 	if f.After != "" {
 		term("id > ?", f.After)
 	}
@@ -367,6 +375,9 @@ func (f *Filter) where() (string, []any) {
 		where = "WHERE " + strings.Join(terms, " AND ") + " "
 	}
 	where += "ORDER BY id"
+	if f.Newest {
+		where += " DESC"
+	}
 	if f.Limit > 0 {
 		where += " LIMIT ?"
 		args = append(args, int64(f.Limit))
@@ -413,6 +424,17 @@ func (o *Outbox) Counts(ctx context.Context) (map[State]int, error) {
 		counts[State(state)] = int(n)
 	}
 	return counts, o.db.explain("count submissions", rows.Err())
+}
+
+// OldestWaiting returns when the oldest message that is still to be sent was accepted; held ones do not count. It is the
+// zero time when there is none.
+func (o *Outbox) OldestWaiting(ctx context.Context) (time.Time, error) {
+	var oldest sql.NullInt64
+	err := o.db.row(ctx, []any{&oldest}, "SELECT MIN(created) FROM submissions WHERE state IN ('queued', 'sending', 'unclear')")
+	if err != nil || !oldest.Valid {
+		return time.Time{}, o.db.explain("read outbox", err)
+	}
+	return time.UnixMilli(oldest.Int64).UTC(), nil
 }
 
 // Delete forgets settled submissions not changed since olderThan, and what their logs say, and

@@ -109,6 +109,9 @@ type Filter struct {
 	Subject   string    // part of it, case does not matter; finds only what was logged with its subject
 	OlderThan time.Time // Created before
 	NewerThan time.Time // Created at or after
+	Text      string    // part of id, sender, a recipient, login, Message-ID or logged subject; case does not matter
 	After     string    // ids greater than this one, for paging
+	Before    string    // ids smaller than this one, the same with Newest
+	Newest    bool      // newest first instead of oldest first
 	Limit     int       // 0: all
 }

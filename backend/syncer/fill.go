@@ -124,7 +124,12 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 		}
 	}
 	if err == nil {
+		if row.Fill == store.FillDone {
+			s.beginWalk(f, 0) // the folder is compared; after a first listing that is a formality
+			defer s.endWalk(f)
+		}
 		for p := range pages {
+			s.walked(f, row.Name, len(p.rows))
 			var sync *store.SyncUpdate
 			if p.next != "" {
 				sync = &store.SyncUpdate{FillLink: new(deltaMark + p.next)}
@@ -182,7 +187,15 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 	o := fullOptions
 	o.OrderBy = "receivedDateTime asc"
 	o.PageSize = pageSize
+	there := 0
+	if link != "" {
+		there = row.Messages
+		s.askTotal(ctx, f)
+	}
+	s.beginWalk(f, there)
+	defer s.endWalk(f)
 	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
+		s.walked(f, row.Name, len(page))
 		rows := make([]store.Remote, 0, len(page))
 		for i := range page {
 			rows = append(rows, remoteOf(&page[i], true))

@@ -31,12 +31,15 @@ type folder struct {
 	graphID  string
 	opens    int
 	every    time.Duration
-	filled   bool // the skeleton is complete
-	walking  bool // the run under way walks through the whole folder, which takes minutes
-	active   bool // somebody has asked for it since it appeared, or it was filled before
-	creating int  // writes under way that make messages in here
-	late     bool // the last round left something out because a client is at work on it
-	byList   bool // delta is refused, as by a mailbox that is full: compare lists
+	filled   bool      // the skeleton is complete
+	walking  bool      // the run under way walks through the whole folder, which takes minutes
+	active   bool      // somebody has asked for it since it appeared, or it was filled before
+	creating int       // writes under way that make messages in here
+	late     bool      // the last round left something out because a client is at work on it
+	byList   bool      // delta is refused, as by a mailbox that is full: compare lists
+	synced   time.Time // end of the last job that went well
+	total    int       // messages in it as Graph's tree last told; 0: not told
+	walk     *walk     // nil unless it is being listed
 }
 
 // spread gives each folder its own part of d, so that not all are polled at once.
@@ -160,6 +163,9 @@ func (s *Syncer) folderDone(f *folder, changed bool, err error) {
 	again := f.again
 	f.endLocked(err)
 	now := time.Now()
+	if err == nil {
+		f.synced = now
+	}
 	switch {
 	case err != nil:
 		f.due = now.Add(backoff(f.fails, err))

@@ -121,6 +121,7 @@ type Syncer struct {
 	moving  map[store.GraphID]int    // by clients, right now
 	drafts  map[store.GraphID]string // versions of drafts seen in delta rounds
 	tried   map[store.MessageID]bool // by background reading
+	totals  map[string]int           // messages in folders by Graph id, as the last reading of the tree told
 
 	treeMu sync.Mutex // serialises readers and writers of the stored tree; may be held while calling Graph
 	wake   chan struct{}
@@ -236,7 +237,7 @@ func (s *Syncer) adoptLocked(rows []store.Folder, wellKnown map[string]string) {
 		present[r.ID] = true
 		f := s.folders[r.ID]
 		if f == nil {
-			f = &folder{id: r.ID, graphID: string(r.GraphID), every: s.settings.Load().Poll}
+			f = &folder{id: r.ID, graphID: string(r.GraphID), every: s.settings.Load().Poll, total: s.totals[string(r.GraphID)]}
 			s.folders[r.ID] = f
 		}
 		if r.Fill == store.FillDone {

@@ -185,11 +185,16 @@ func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next str
 	if link != "" {
 		nodes = maps.Clone(l.nodes)
 	}
+	totals := make(map[string]int)
+	defer func() { s.noteTotals(totals) }()
 	next, err = s.o.Graph.FolderDelta(ctx, link, func(page []graph.Folder) error {
 		for _, row := range page {
 			if row.Removed != "" {
 				delete(nodes, row.ID)
 				continue
+			}
+			if !row.Partial {
+				totals[row.ID] = row.TotalItemCount
 			}
 			n := nodes[row.ID]
 			if row.DisplayName != "" {
@@ -213,6 +218,18 @@ func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next str
 	changed = !maps.Equal(nodes, l.nodes)
 	l.nodes = nodes
 	return next, changed, nil
+}
+
+// noteTotals keeps how many messages Graph says folders have, for those who wait for them to be listed.
+func (s *Syncer) noteTotals(totals map[string]int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.totals = totals
+	for _, f := range s.folders {
+		if n, ok := totals[f.graphID]; ok {
+			f.total = n
+		}
+	}
 }
 
 // listTree reads the tree level by level. It leads to no delta link.

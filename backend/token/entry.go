@@ -45,6 +45,8 @@ type entry struct {
 	failures int       // in a row
 	retryAt  time.Time // no request before, while failure is set
 	timer    *time.Timer
+
+	received, failed uint64 // requests that ended so, for State
 }
 
 // flight is a request under way.
@@ -157,6 +159,7 @@ func (e *entry) succeedLocked(tok *oauth2.Token, now time.Time) {
 	if e.failure != nil {
 		e.m.log.Info("signed in to Microsoft again", "credential", e.cred.Name)
 	}
+	e.received++
 	e.tok, e.deadline = tok, now.Add(life-min(margin, life/4))
 	e.failure, e.failures, e.used = nil, 0, false
 	e.scheduleLocked(renewAfter(tok, life))
@@ -185,6 +188,7 @@ func (e *entry) failLocked(err error, now time.Time) *Error {
 	if errors.Is(err, ErrClosed) {
 		return failure
 	}
+	e.failed++
 	first, most := firstBackoff, maxBackoff
 	if failure.Permanent {
 		first, most = firstPermanent, maxPermanent

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // readCertificate reads the listeners' certificate. It is nil, without an error, where the configuration names none, or
@@ -21,6 +22,15 @@ func readCertificate(conf *configFile) (*tls.Certificate, error) {
 		return nil, nil
 	}
 	return &pair, nil
+}
+
+// certificateEnd returns when the listeners' certificate ends, the zero time without one.
+func (s *server) certificateEnd() time.Time {
+	pair := s.cert.Load()
+	if pair == nil || pair.Leaf == nil {
+		return time.Time{}
+	}
+	return pair.Leaf.NotAfter
 }
 
 // tlsConfig returns what a listener with TLS needs, nil for one without. Its certificate can be replaced while it is used.

@@ -27,6 +27,7 @@ type config struct {
 	TLS   tlsConfig   `yaml:"tls"`
 	SMTP  smtpConfig  `yaml:"smtp"`
 	IMAP  imapConfig  `yaml:"imap"`
+	HTTP  httpConfig  `yaml:"http"`
 	Queue queueConfig `yaml:"queue"`
 
 	Sendmail sendmailConfig `yaml:"sendmail"`
@@ -76,7 +77,7 @@ type loginConfig struct {
 	PasswordHashFile string         `yaml:"password_hash_file"`
 	Mailbox          string         `yaml:"mailbox"`
 	Shared           []string       `yaml:"shared"`
-	Allow            []string       `yaml:"allow"` // smtp, imap; both when absent
+	Allow            []string       `yaml:"allow"` // smtp, imap, admin; the first two when absent
 	ReadOnly         bool           `yaml:"read_only"`
 	SendAs           []string       `yaml:"send_as"`
 	RewriteFrom      bool           `yaml:"rewrite_from"`
@@ -104,6 +105,7 @@ type listenerConfig struct {
 	SaveToSent   string         `yaml:"save_to_sent"`  // true or false
 	TLSMin       string         `yaml:"tls_min"`       // 1.0, 1.1, 1.2 or 1.3
 	ProxyFrom    []netip.Prefix `yaml:"proxy_from"`    // balancers that tell the client's address by the PROXY protocol
+	PublicPort   int            `yaml:"public_port"`   // where clients find it, if not at the address's own; for their autoconfiguration
 }
 
 // tlsConfig names the certificate of all listeners, PEM files.
@@ -128,6 +130,20 @@ type imapConfig struct {
 	Connections           int `yaml:"connections"`             // at once, of one listener
 	ConnectionsPerAddress int `yaml:"connections_per_address"` // the same from one address
 	ConnectionsPerLogin   int `yaml:"connections_per_login"`   // of one login, over all listeners
+}
+
+// httpConfig is for listeners with protocol: http.
+type httpConfig struct {
+	PublicName string        `yaml:"public_name"` // under which mail programs and browsers reach this server
+	Hosts      []string      `yaml:"hosts"`       // other names browsers may use
+	Metrics    metricsConfig `yaml:"metrics"`
+}
+
+// metricsConfig says who may read /metrics, besides programs on this machine.
+type metricsConfig struct {
+	Networks  []netip.Prefix `yaml:"networks"`
+	Token     string         `yaml:"token"` // with one, programs on this machine need it as well
+	TokenFile string         `yaml:"token_file"`
 }
 
 type queueConfig struct {

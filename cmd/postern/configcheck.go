@@ -35,6 +35,7 @@ func (c *configFile) check() {
 	}
 	c.checkListeners()
 	c.checkSMTPListeners(mailboxes)
+	c.checkHTTP()
 	c.checkSendmail(mailboxes)
 	c.checkTLS()
 	c.checkLimits()
@@ -164,6 +165,7 @@ func (c *configFile) checkLogins(mailboxes map[string]bool) {
 		seen[name] = true
 		c.checkHash(path, l)
 		switch {
+		case l.Mailbox == "" && l.onlyAdmin():
 		case l.Mailbox == "":
 			c.errorf(path, "mailbox is missing: one of those under mailboxes")
 		case !mailboxes[strings.ToLower(l.Mailbox)]:
@@ -197,16 +199,22 @@ func (c *configFile) checkLogins(mailboxes map[string]bool) {
 			c.warnf(path+".allow", "smtp does nothing for a login that is read_only")
 		}
 		if len(l.Allow) == 0 {
-			c.errorf(path+".allow", "allows nothing: write smtp, imap or both")
+			c.errorf(path+".allow", "allows nothing: write smtp, imap or admin, or several of them")
 		}
 		for j, a := range l.Allow {
-			c.oneOf(fmt.Sprintf("%s.allow[%d]", path, j), a, "smtp", "imap")
+			c.oneOf(fmt.Sprintf("%s.allow[%d]", path, j), a, allowed...)
 		}
 	}
 	if len(c.Logins) == 0 && len(c.errors) == 0 {
 		c.warnf("logins", "there are none, so nobody can log in: postern login add makes one")
 	}
 }
+
+// allowed are the values of a login's allow.
+var allowed = []string{"smtp", "imap", "admin"}
+
+// onlyAdmin reports whether the login is for the pages alone, and so needs no mailbox.
+func (l *loginConfig) onlyAdmin() bool { return len(l.Allow) == 1 && l.Allow[0] == "admin" }
 
 func (c *configFile) checkHash(path string, l *loginConfig) {
 	key := path + ".password_hash"
@@ -247,10 +255,10 @@ func (c *configFile) checkListeners() {
 			l.TLS = "none"
 		}
 		switch c.oneOf(path+".tls", l.TLS, "none", "starttls", "implicit"); {
-		case l.Protocol == "http" && l.TLS != "none":
-			c.errorf(path+".tls", "status pages are served without TLS, on loopback only: write none")
-		case l.Protocol == "http" && known && !loopback:
-			c.errorf(path+".address", "status pages are served on loopback only: write 127.0.0.1 or [::1]")
+		case l.Protocol == "http" && l.TLS == "starttls":
+			c.errorf(path+".tls", "http has no STARTTLS: write implicit (https) or none")
+		case l.Protocol == "http" && l.TLS == "none" && known && !loopback && !l.AllowPlaintext:
+			c.errorf(path+".tls", "administrators' passwords would cross the network in clear: write implicit (https), listen on 127.0.0.1, or, if you mean it, add allow_plaintext: true")
 		case l.TLS == "none" && known && !loopback && !l.AllowPlaintext:
 			c.errorf(path+".tls", "passwords and mail would cross the network in clear: write starttls or implicit, listen on 127.0.0.1, or, if you mean it, add allow_plaintext: true")
 		case l.usesTLS() && c.TLS == (tlsConfig{}):

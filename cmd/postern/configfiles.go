@@ -37,6 +37,10 @@ func (c *configFile) secretFiles() []secretFileUse {
 		}
 		add(path+".token_key_file", cred.TokenKeyFile, "key")
 	}
+	if m := c.HTTP.Metrics; m.Token != "" && m.TokenFile == "" && !c.expanded["http.metrics.token"] {
+		out = append(out, secretFileUse{"http.metrics.token", c.path, "token"})
+	}
+	add("http.metrics.token_file", c.HTTP.Metrics.TokenFile, "token")
 	add("tls.key", c.TLS.Key, "key")
 	return out
 }

@@ -35,7 +35,7 @@ var schemaEnums = map[string][]string{
 	"credentials.cloud":            {"global", "usgov", "usgov-dod", "china"},
 	"credentials.signature":        {"PS256", "RS256"},
 	"credentials.managed_identity": {"auto", "imds", "app-service"},
-	"logins.allow":                 {"smtp", "imap"},
+	"logins.allow":                 {"smtp", "imap", "admin"},
 	"listeners.protocol":           {"smtp", "imap", "http"},
 	"listeners.tls":                {"none", "starttls", "implicit"},
 	"listeners.profile":            {"modern", "device"},
@@ -49,7 +49,7 @@ var schemaEnums = map[string][]string{
 var schemaRequired = map[string][]string{
 	"":          {"credentials", "mailboxes", "listeners"},
 	"mailboxes": {"address", "credential"},
-	"logins":    {"username", "mailbox"},
+	"logins":    {"username"},
 	"listeners": {"protocol", "address"},
 }
 
@@ -95,9 +95,9 @@ var schemaText = map[string]string{
 	"mailboxes.aliases":                     "Its other addresses. A login of this mailbox may send as them.",
 	"logins.username":                       "Letter case does not count.",
 	"logins.password_hash_file":             "A file with the hash.",
-	"logins.mailbox":                        "The mailbox it opens.",
+	"logins.mailbox":                        "The mailbox it opens; not needed where allow is [admin].",
 	"logins.shared":                         "Mailboxes that IMAP shows beside it, under Shared/<address>.",
-	"logins.allow":                          "What it may use.",
+	"logins.allow":                          "What it may use; admin opens the pages for administrators.",
 	"logins.read_only":                      "IMAP without any change.",
 	"logins.send_as":                        "Addresses it may send as, besides those of its mailbox.",
 	"logins.rewrite_from":                   "Any other sender is replaced by the mailbox's address, and kept in Reply-To.",
@@ -141,6 +141,14 @@ var schemaText = map[string]string{
 	"sendmail.save_to_sent":                 "false removes copies from Sent Items.",
 	"cache":                                 "What is kept on disk besides the index.",
 	"cache.bodies":                          "Message texts, least recently used first out.",
+	"listeners.public_port":                 "Where clients find it, if a router or container publishes another port.",
+	"http":                                  "For listeners with protocol: http.",
+	"http.public_name":                      "The name under which mail programs and browsers reach this server.",
+	"http.hosts":                            "Other names browsers may use for the pages.",
+	"http.metrics":                          "Who may read /metrics, besides programs on this machine.",
+	"http.metrics.networks":                 "Addresses or networks that may read /metrics.",
+	"http.metrics.token":                    "Whoever sends it (Authorization: Bearer) may read /metrics; programs on this machine then need it, too.",
+	"http.metrics.token_file":               "A file with the token.",
 }
 
 // configSchema describes what the decoder takes.

@@ -21,9 +21,6 @@ func (c *configFile) checkSMTPListeners(mailboxes map[string]bool) {
 				}
 			}
 		}
-		if l.Protocol == "http" && len(l.ProxyFrom) > 0 {
-			c.errorf(path+".proxy_from", "is for smtp and imap listeners only")
-		}
 		c.checkTLSMin(path, l)
 		c.checkSender(path+".fallback_from", l.FallbackFrom)
 		c.checkCopies(path+".save_to_sent", l.SaveToSent)

@@ -16,7 +16,7 @@ import (
 )
 
 // secretKeys are those whose values config show does not print.
-var secretKeys = map[string]bool{"client_secret": true, "certificate_password": true, "password_hash": true}
+var secretKeys = map[string]bool{"client_secret": true, "certificate_password": true, "password_hash": true, "token": true}
 
 const masked = "(hidden)"
 

@@ -103,13 +103,15 @@ func demo(ctx context.Context, state string, messages int, out io.Writer, log *s
 		Mailboxes: []backend.MailboxConfig{{Address: sampleUser, Credential: "contoso", Aliases: []string{"a.liddell@contoso.example"}},
 			{Address: sampleShared, Credential: "contoso"}, {Address: sampleOther, Credential: "contoso"}},
 		Logins: []backend.LoginConfig{
-			{Username: sampleUser, PasswordHash: hash, Mailbox: sampleUser, Shared: []string{sampleShared}, SMTP: true, IMAP: true, SendAs: []string{sampleShared}},
+			{Username: sampleUser, PasswordHash: hash, Mailbox: sampleUser, Shared: []string{sampleShared}, SMTP: true, IMAP: true, Admin: true, SendAs: []string{sampleShared}},
 			{Username: sampleOther, PasswordHash: hash, Mailbox: sampleOther, SMTP: true, IMAP: true}},
 		SendWait: conf.SMTP.Wait, MaxMessage: int64(conf.SMTP.MaxMessage), QueueLifetime: conf.Queue.Lifetime, Poll: conf.IMAP.Poll,
 		Size: backend.SizePolicy(conf.IMAP.Size), Append: backend.AppendPolicy(conf.IMAP.Append), Delete: backend.DeletePolicy(conf.IMAP.Delete),
-		CacheBodies: int64(conf.Cache.Bodies), Logger: log,
+		CacheBodies: int64(conf.Cache.Bodies), LogSubject: true,
 	}
-	s := &server{log: log}
+	recent := newRecentLog(log.Handler())
+	cfg.Logger = slog.New(recent)
+	s := &server{log: cfg.Logger, recent: recent, http: httpConfig{PublicName: "localhost"}}
 	if err := s.openDemo(cfg, step); err != nil {
 		return err
 	}
@@ -210,7 +212,7 @@ SyncState *
 	fmt.Fprintf(out, `
 Postern is ready.
 
-  IMAP  %[1]s    SMTP  %[2]s    status page  http://%[3]s/
+  IMAP  %[1]s    SMTP  %[2]s    pages  http://%[3]s/
   user name  %[4]s    password  %[5]s
 
 Try, in another terminal:

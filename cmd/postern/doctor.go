@@ -84,12 +84,16 @@ type report struct {
 	json     bool
 	color    bool
 	findings []finding
+	each     func(finding) // told each finding; may be nil
 	err      error
 }
 
 func (r *report) add(fs ...finding) {
 	for _, f := range fs {
 		r.findings = append(r.findings, f)
+		if r.each != nil {
+			r.each(f)
+		}
 		if r.json || r.err != nil {
 			continue
 		}
@@ -419,7 +423,7 @@ func (d *doctor) logins() []finding {
 		out = append(out, finding{"logins of the state folder", failed, err.Error(), "Put the file back from a backup, or move it away and make the logins again."})
 	} else {
 		for _, l := range stored {
-			if _, ok := byName[strings.ToLower(l.Mailbox)]; !ok {
+			if _, ok := byName[strings.ToLower(l.Mailbox)]; !ok && l.Mailbox != "" {
 				out = append(out, finding{"login " + l.Username, warning, "its mailbox " + l.Mailbox + " is not configured, so it is left out", "Revoke it: postern login revoke " + l.Username + "."})
 			}
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -94,7 +93,8 @@ there may change. Either way a running server takes it over within seconds.
 The password is shown this once: only its hash is kept. It has 16 letters and digits, none easily
 mistaken, because it may have to be typed at a printer.`,
 		Example: `  postern login add -c postern.yaml alice@contoso.example
-  postern login add -c postern.yaml scanner --mailbox support@contoso.example --allow smtp --rewrite-from --network 192.0.2.0/24`,
+  postern login add -c postern.yaml scanner --mailbox support@contoso.example --allow smtp --rewrite-from --network 192.0.2.0/24
+  postern login add -c postern.yaml admin --allow admin`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
@@ -109,7 +109,7 @@ mistaken, because it may have to be typed at a printer.`,
 			default:
 				l.Allow = []string{"imap"}
 			}
-			if l.Mailbox == "" {
+			if l.Mailbox == "" && !l.onlyAdmin() {
 				l.Mailbox = l.Username
 			}
 			for _, n := range networks {
@@ -139,7 +139,7 @@ mistaken, because it may have to be typed at a printer.`,
 	f := cmd.Flags()
 	f.StringVar(&l.Mailbox, "mailbox", "", "mailbox it opens (default: the user name)")
 	f.StringSliceVar(&l.Shared, "shared", nil, "mailboxes it sees under Shared/")
-	f.StringSliceVar(&l.Allow, "allow", []string{"smtp", "imap"}, "what it may use")
+	f.StringSliceVar(&l.Allow, "allow", []string{"smtp", "imap"}, "what it may use: smtp, imap, admin (the status pages)")
 	f.StringSliceVar(&l.SendAs, "send-as", nil, "addresses it may send as besides its mailbox's")
 	f.StringSliceVar(&networks, "network", nil, "networks it may log in from (default: anywhere)")
 	f.BoolVar(&l.ReadOnly, "read-only", false, "may read by IMAP, and neither change nor send anything")
@@ -157,7 +157,7 @@ func choosePassword(cmd *cobra.Command, fromStdin bool) (string, error) {
 	if fromStdin {
 		return readPassword(cmd.InOrStdin(), cmd.ErrOrStderr())
 	}
-	return newPassword(), nil
+	return backend.NewPassword(), nil
 }
 
 func printLogin(cmd *cobra.Command, name, password string, known bool) {
@@ -168,15 +168,3 @@ func printLogin(cmd *cobra.Command, name, password string, known bool) {
 }
 
 const reloadHint = "A running server takes it over within seconds."
-
-// newPassword returns 16 letters and digits, 80 bits of chance. Without capitals and
-// signs: the keyboards of devices make them hard to type, and some cannot store them.
-func newPassword() string {
-	const letters = "abcdefghijkmnpqrstuvwxyz23456789" // 32 of them; no l, o, 0, 1
-	b := make([]byte, 16)
-	rand.Read(b) // never fails
-	for i := range b {
-		b[i] = letters[b[i]%byte(len(letters))]
-	}
-	return string(b)
-}

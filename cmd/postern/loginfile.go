@@ -219,7 +219,9 @@ func loginLines(l loginConfig, indent string) []string {
 		add(key, "["+strings.Join(quoted, ", ")+"]")
 	}
 	add("password_hash", quote(l.PasswordHash))
-	add("mailbox", quote(l.Mailbox))
+	if l.Mailbox != "" {
+		add("mailbox", quote(l.Mailbox))
+	}
 	list("shared", l.Shared)
 	list("allow", l.Allow)
 	list("send_as", l.SendAs)

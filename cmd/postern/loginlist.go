@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -123,7 +124,7 @@ func listLogins(w io.Writer, rows []loginRow) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "USER NAME\tMAILBOX\tMAY USE\tSHARED\tSEND AS\tIN\tLAST USE")
 	for _, r := range rows {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Username, r.Mailbox, r.may(), dash(r.Shared), dash(r.SendAs), r.Place, r.last())
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Username, cmp.Or(r.Mailbox, "-"), r.may(), dash(r.Shared), dash(r.SendAs), r.Place, r.last())
 	}
 	return tw.Flush()
 }
@@ -178,7 +179,7 @@ func loginShowCommand() *cobra.Command {
 				return writeJSON(cmd.OutOrStdout(), r)
 			}
 			tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-			for _, row := range [][2]string{{"user name", r.Username}, {"mailbox", r.Mailbox}, {"may use", r.may()}, {"shared", dash(r.Shared)}, {"send as", dash(r.SendAs)},
+			for _, row := range [][2]string{{"user name", r.Username}, {"mailbox", cmp.Or(r.Mailbox, "none")}, {"may use", r.may()}, {"shared", dash(r.Shared)}, {"send as", dash(r.SendAs)},
 				{"rewrite from", fmt.Sprint(r.RewriteFrom)}, {"networks", strings.Replace(dash(r.Networks), "-", "anywhere", 1)},
 				{"stands in", map[string]string{"config": path, "state": stateName}[r.Place]}, {"last use", r.last()}, {"locked out at", dash(r.Locked)}} {
 				fmt.Fprintf(tw, "%s\t%s\n", row[0], row[1])
@@ -191,6 +192,11 @@ func loginShowCommand() *cobra.Command {
 	return cmd
 }
 
+// revokeLogin takes a login out of where it stands, and returns where that was.
+func revokeLogin(path, name string) (string, error) {
+	return changeLogin(path, name, func(*loginConfig) (*loginConfig, error) { return nil, nil })
+}
+
 func loginRevokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke USERNAME",
@@ -201,7 +207,7 @@ func loginRevokeCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			where, err := changeLogin(path, args[0], func(*loginConfig) (*loginConfig, error) { return nil, nil })
+			where, err := revokeLogin(path, args[0])
 			if err != nil {
 				return err
 			}

@@ -20,7 +20,7 @@ const stateName = "the state folder"
 // toState and fromState translate between the two places' forms.
 func toState(l loginConfig) backend.LoginConfig {
 	return backend.LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared,
-		SMTP: slices.Contains(l.Allow, "smtp"), IMAP: slices.Contains(l.Allow, "imap"), ReadOnly: l.ReadOnly, SendAs: l.SendAs,
+		SMTP: slices.Contains(l.Allow, "smtp"), IMAP: slices.Contains(l.Allow, "imap"), Admin: slices.Contains(l.Allow, "admin"), ReadOnly: l.ReadOnly, SendAs: l.SendAs,
 		RewriteFrom: l.RewriteFrom, Networks: l.Networks}
 }
 
@@ -32,6 +32,9 @@ func fromState(l backend.LoginConfig) loginConfig {
 	}
 	if l.IMAP {
 		out.Allow = append(out.Allow, "imap")
+	}
+	if l.Admin {
+		out.Allow = append(out.Allow, "admin")
 	}
 	return out
 }
@@ -108,13 +111,13 @@ func (p *loginPlaces) checkState(l loginConfig) error {
 		})
 	}
 	for _, m := range append([]string{l.Mailbox}, l.Shared...) {
-		if !known(m) {
+		if !known(m) && !(m == "" && l.onlyAdmin()) {
 			return fmt.Errorf("%s is not among mailboxes", m)
 		}
 	}
 	for _, a := range l.Allow {
-		if a != "smtp" && a != "imap" {
-			return fmt.Errorf("--allow %q is unknown: write smtp, imap", a)
+		if !slices.Contains(allowed, a) {
+			return fmt.Errorf("--allow %q is unknown: write %s", a, strings.Join(allowed, ", "))
 		}
 	}
 	for _, a := range l.SendAs {

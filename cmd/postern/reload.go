@@ -65,7 +65,9 @@ func (s *server) takeOver(conf *configFile) error {
 	}
 	s.cert.Store(pair)
 	s.imapLimits = conf.imapLimits()
+	s.http = conf.HTTP
 	s.changeFronts(c, cfg)
+	s.showFronts()
 	s.log.Info("configuration taken over", "mailboxes", len(cfg.Mailboxes), "added", changed.Added, "removed", changed.Removed,
 		"sign_in_changed", changed.SignIn, "logins", len(cfg.Logins))
 	return nil

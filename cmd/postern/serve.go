@@ -79,11 +79,13 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 	for _, w := range conf.describe(conf.warnings) {
 		log.Warn(w)
 	}
+	recent := newRecentLog(log.Handler())
+	log = slog.New(recent)
 	cfg, err := conf.backend(log)
 	if err != nil {
 		return err
 	}
-	s := &server{log: log, systemd: newSystemd(log), imapLimits: conf.imapLimits()}
+	s := &server{log: log, conf: conf, http: conf.HTTP, recent: recent, systemd: newSystemd(log), imapLimits: conf.imapLimits()}
 	pair, err := readCertificate(conf)
 	if err != nil {
 		return err
@@ -133,6 +135,12 @@ type server struct {
 	serving serving
 
 	imapLimits imapd.Limits
+
+	conf    *configFile              // as it was read at the start; nil in the demo
+	http    httpConfig               // that holds
+	shown   atomic.Pointer[[]*front] // fronts as the pages and metrics see them
+	recent  *recentLog               // may be nil
+	metrics *httpd.Metrics
 }
 
 // serving is what run shares with reloads.
@@ -154,15 +162,19 @@ func (s *server) open(cfg backend.Config, listeners []listenerConfig) (err error
 		return err
 	}
 	s.pings = make(chan struct{})
+	s.metrics = httpd.NewMetrics(versionString())
+	cfg.Observer = s.metrics.Observer()
 	defer s.answerStarting()()
 	if s.backend, err = backend.New(cfg); err != nil {
 		return fmt.Errorf("start: %w", err)
 	}
+	s.metrics.Watch(s.backend, s.listeners, s.certificateEnd)
 	for _, f := range s.fronts {
 		if err := s.prepare(f, cfg); err != nil {
 			return err
 		}
 	}
+	s.showFronts()
 	return nil
 }
 
@@ -213,7 +225,7 @@ func (s *server) answerStarting() (done func()) {
 		if err != nil {
 			continue
 		}
-		srv := &http.Server{Handler: httpd.Starting(), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
+		srv := &http.Server{Handler: httpd.Starting(s.hosts()), ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second}
 		servers = append(servers, srv)
 		serving.Go(func() { _ = srv.Serve(l) }) // ends with ErrServerClosed
 	}
@@ -233,7 +245,7 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 	case "smtp":
 		opts := smtpd.Options{Backend: s.backend, Hostname: hostname(), TLS: smtpd.TLSMode(f.conf.TLS), TLSConfig: s.tlsConfig(f.conf),
 			AllowPlainAuth: f.conf.AllowPlaintext, MaxMessage: cfg.MaxMessage, Logger: log,
-			Device: f.conf.Profile == "device", Networks: f.conf.Networks, RewriteFrom: f.conf.RewriteFrom, DropCopy: f.conf.SaveToSent == "false"}
+			Device: f.conf.Profile == "device", Networks: f.conf.Networks, RewriteFrom: f.conf.RewriteFrom, DropCopy: f.conf.SaveToSent == "false", Observe: s.metrics.Command("smtp")}
 		if len(f.conf.Networks) > 0 {
 			if opts.Fixed, err = s.backend.FixedLogin(f.conf.fixedLogin()); err != nil {
 				return err
@@ -242,9 +254,9 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 		f.server, err = smtpd.New(opts)
 	case "imap":
 		f.server = imapd.New(imapd.Options{Backend: s.backend, TLSConfig: s.tlsConfig(f.conf), ImplicitTLS: f.conf.TLS == "implicit",
-			AllowPlainAuth: f.conf.AllowPlaintext, Limits: s.imapLimits, Logger: log})
+			AllowPlainAuth: f.conf.AllowPlaintext, Limits: s.imapLimits, Logger: log, Observe: s.metrics.Command("imap")})
 	case "http":
-		f.server = httpd.New(httpd.Options{Accounts: s.states, Warnings: s.warnings, Alive: s.alive, Check: s.check, Version: versionString(), Logger: log})
+		f.server = s.newPages(f.conf, log)
 	default:
 		err = fmt.Errorf("protocol %q is unknown", f.conf.Protocol)
 	}
@@ -273,17 +285,6 @@ func (s *server) states() []backend.AccountState {
 	var out []backend.AccountState
 	for _, a := range s.backend.Accounts() {
 		out = append(out, a.State())
-	}
-	return out
-}
-
-// warnings are what the status page says besides the mailboxes' states.
-func (s *server) warnings() []string {
-	var out []string
-	for _, e := range s.backend.Expiries() {
-		if w := e.Warning(time.Now()); w != "" {
-			out = append(out, w)
-		}
 	}
 	return out
 }

@@ -83,7 +83,7 @@ az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph 
 	f.StringVar(&a.State, "state", "", "folder for the copy of the mailboxes and the queue (default: state, beside the configuration; /var/lib/postern if that is in the folder of a package)")
 	f.StringVar(&a.SMTP, "smtp", "", "SMTP address (default 127.0.0.1:2525)")
 	f.StringVar(&a.IMAP, "imap", "", "IMAP address (default 127.0.0.1:1143)")
-	f.StringVar(&a.HTTP, "http", "", "status page address (default 127.0.0.1:8025)")
+	f.StringVar(&a.HTTP, "http", "", "address of the pages for administrators (default 127.0.0.1:8025)")
 	f.StringVar(&a.TLSCertificate, "tls-certificate", "", "certificate for listeners that other machines reach; new makes one")
 	f.StringVar(&a.TLSKey, "tls-key", "", "its key")
 	f.StringVar(&a.LoginURL, "login-url", "", "other sign-in host: a gateway, or the simulator")

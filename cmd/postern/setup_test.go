@@ -312,7 +312,7 @@ func TestSetupDialogue(t *testing.T) {
 		{"AADSTS700027", "retry"}, {"Enter when uploaded", ""},
 		{"Mailbox: ", sampleUser}, {"messages in the Inbox", "nobody@contoso.example"}, {"Check the spelling", ""}, {"Mailbox: ", ""},
 		{"Shared mailbox: ", ""}, {"SMTP address", "nonsense"}, {"that is no host and port", w.flags["smtp"]},
-		{"IMAP address", w.flags["smtp"]}, {"used above already", w.flags["imap"]}, {"Status page address", "0.0.0.0:8025"}, {"loopback only", w.flags["http"]},
+		{"IMAP address", w.flags["smtp"]}, {"used above already", w.flags["imap"]}, {"Pages address", w.flags["smtp"]}, {"used above already", w.flags["http"]},
 		{"User name for", "alice"},
 	}}
 	s.changed = sync.NewCond(&s.mu)
@@ -336,7 +336,7 @@ func TestSetupDialogue(t *testing.T) {
 	}
 	oneLine(t, "setup", s.out.String(), "user name  alice\n", "postern serve --config")
 	c, err := readConfig(w.flags["config"], testEnv)
-	if err != nil || len(c.Logins) != 1 || c.Credentials["contoso"].Certificate == "" || len(c.warnings) > 0 {
+	if err != nil || len(c.Logins) != 2 || !c.Logins[1].onlyAdmin() || c.Credentials["contoso"].Certificate == "" || len(c.warnings) > 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, name := range []string{"postern.yaml", setupKeyFile} {

@@ -119,7 +119,7 @@ func (s *setup) askListeners(context.Context) error {
 		value               *string
 		protocol, flag, def string
 	}{{&s.SMTP, "smtp", "smtp", "127.0.0.1:2525"}, {&s.IMAP, "imap", "imap", "127.0.0.1:1143"}, {&s.HTTP, "http", "http", "127.0.0.1:8025"}} {
-		what := map[string]string{"smtp": "SMTP", "imap": "IMAP", "http": "Status page"}[l.protocol]
+		what := map[string]string{"smtp": "SMTP", "imap": "IMAP", "http": "Pages"}[l.protocol]
 		given := *l.value != ""
 		for {
 			if *l.value == "" {
@@ -149,12 +149,9 @@ func (s *setup) askListeners(context.Context) error {
 
 // addressFault says why nobody could listen at an address.
 func addressFault(address, protocol string, taken map[string]bool) string {
-	host, port, err := net.SplitHostPort(address)
+	_, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "that is no host and port: write it like 127.0.0.1:2525"
-	}
-	if protocol == "http" && !loopbackHost(host) {
-		return "the status page is served on loopback only"
 	}
 	if port != "0" && taken[address] {
 		return "that address is used above already"
@@ -180,7 +177,7 @@ const (
 )
 
 func (s *setup) askTLS() error {
-	if !s.reachable(s.SMTP) && !s.reachable(s.IMAP) {
+	if !s.reachable(s.SMTP) && !s.reachable(s.IMAP) && !s.reachable(s.HTTP) {
 		return nil
 	}
 	if s.TLSCertificate == "" {
@@ -252,7 +249,7 @@ func (s *setup) makeLogins(context.Context) error {
 				return err
 			}
 		}
-		l := newLogin{loginConfig: loginConfig{Username: name, Mailbox: address, Shared: s.Shared, Allow: []string{"smtp", "imap"}}, password: newPassword()}
+		l := newLogin{loginConfig: loginConfig{Username: name, Mailbox: address, Shared: s.Shared, Allow: []string{"smtp", "imap"}}, password: backend.NewPassword()}
 		if s.SendAsShared {
 			l.SendAs = s.Shared
 		}
@@ -261,7 +258,20 @@ func (s *setup) makeLogins(context.Context) error {
 		}
 		s.logins = append(s.logins, l)
 	}
-	return nil
+	return s.makeAdmin()
+}
+
+// makeAdmin makes the login for the pages.
+func (s *setup) makeAdmin() (err error) {
+	name := "admin"
+	for n := 2; slices.ContainsFunc(s.logins, func(l newLogin) bool { return strings.EqualFold(l.Username, name) }); n++ {
+		name = fmt.Sprintf("admin%d", n)
+	}
+	l := newLogin{loginConfig: loginConfig{Username: name, Allow: []string{"admin"}}, password: backend.NewPassword()}
+	if l.PasswordHash, err = backend.HashPassword(l.password); err == nil {
+		s.logins = append(s.logins, l)
+	}
+	return err
 }
 
 // beside writes a file's name as seen from the configuration's folder.
@@ -338,7 +348,11 @@ func (s *setup) text() string {
 	p("listeners:")
 	p("  - {protocol: smtp, address: '%s', tls: %s}", s.SMTP, s.tls(s.SMTP))
 	p("  - {protocol: imap, address: '%s', tls: %s}", s.IMAP, s.tls(s.IMAP))
-	p("  - {protocol: http, address: '%s'}", s.HTTP)
+	if s.reachable(s.HTTP) {
+		p("  - {protocol: http, address: '%s', tls: implicit}", s.HTTP)
+	} else {
+		p("  - {protocol: http, address: '%s'}", s.HTTP)
+	}
 	if s.TLSCertificate != "" {
 		p("")
 		p("tls: {certificate: %s, key: %s}", quote(s.beside(s.TLSCertificate)), quote(s.beside(s.TLSKey)))
@@ -398,9 +412,13 @@ func writePrivate(name string, data []byte) error {
 func (s *setup) printResult() {
 	s.say("\nWritten: %s. The passwords are shown this once; the file holds only their hashes.\n", s.Config)
 	for _, l := range s.logins {
-		s.say("  user name  %s\n  password   %s\n", l.Username, l.password)
+		purpose := ""
+		if l.onlyAdmin() {
+			purpose = ", for the pages below"
+		}
+		s.say("  user name  %s%s\n  password   %s\n", l.Username, purpose, l.password)
 	}
-	s.say("Start it:    postern serve --config %s\nCheck it:    postern doctor --config %s\nLook at it:  http://%s/\n", s.Config, s.Config, s.HTTP)
+	s.say("Start it:    postern serve --config %s\nCheck it:    postern doctor --config %s\nLook at it:  %s://%s/\n", s.Config, s.Config, map[bool]string{true: "https", false: "http"}[s.reachable(s.HTTP)], s.HTTP)
 	s.printTry()
 	smtpHost, smtpPort := clientAddress(s.SMTP)
 	imapHost, imapPort := clientAddress(s.IMAP)
