@@ -3,6 +3,7 @@ package backend
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -114,5 +115,64 @@ func TestManyChanges(t *testing.T) {
 	reads := sim.CountRequests(func(r graphsim.Request) bool { return r.InBatch && r.Method == "GET" })
 	if reads > 200 {
 		t.Errorf("%d own changes were read again", reads)
+	}
+}
+
+// TestDraftsKeepTheirUIDs changes flags of drafts while rounds of changes are read. Rows that tell of Postern's own
+// changes come late and out of step; none is an edit.
+func TestDraftsKeepTheirUIDs(t *testing.T) {
+	_, url := newSim(t, graphsim.Options{})
+	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	a := accountOf(t, b, alice)
+	m := open(t, a, "Drafts")
+	const n = 30
+	for i := range n {
+		if _, err := appendMail(t, a, "Drafts", mail(i), time.Time{}, imap.FlagDraft); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := m.UIDs()
+	if len(want) != n {
+		t.Fatalf("%d messages", len(want))
+	}
+	stop := make(chan struct{})
+	var reading sync.WaitGroup
+	for range 2 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 25 {
+		op := StoreAdd
+		if i%2 == 1 {
+			op = StoreRemove
+		}
+		if _, err := m.Store(t.Context(), want, op, []imap.Flag{imap.FlagFlagged, "$Label1"}, 0); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, nil, "pushed", func() bool {
+			pending, err := b.store.Pending(t.Context(), a.id, 1)
+			return err == nil && len(pending) == 0
+		})
+	}
+	close(stop)
+	reading.Wait()
+	for range 3 {
+		if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := m.UIDs(); !slices.Equal(got, want) {
+		t.Errorf("UIDs = %v, want %v", got, want)
 	}
 }

@@ -143,7 +143,7 @@ func TestBatchRepeatsHarmless(t *testing.T) {
 			}
 			return failure(503, "")
 		}))
-		if err := errors.Join(c.UpdateMany(t.Context(), []UpdateItem{{ID: "ok"}, {ID: "missing"}, {ID: "busy"}})...); err != nil {
+		if err := errors.Join(errorsIn(c.UpdateMany(t.Context(), []UpdateItem{{ID: "ok"}, {ID: "missing"}, {ID: "busy"}}))...); err != nil {
 			t.Error(err)
 		}
 		if len(s.seen()) != 2 {
@@ -238,4 +238,12 @@ func TestWellKnownFolders(t *testing.T) {
 	if _, err := c.WellKnownFolders(t.Context(), []string{"inbox"}); !IsNoMailbox(err) {
 		t.Errorf("%v", err)
 	}
+}
+
+func errorsIn(results []MessageResult) []error {
+	errs := make([]error, len(results))
+	for i, r := range results {
+		errs[i] = r.Err
+	}
+	return errs
 }

@@ -12,6 +12,7 @@ import (
 type UpdateItem struct {
 	ID     string
 	Update Update
+	Whole  bool // the answer shall be the message, which tells its new version
 }
 
 // MessageResult is the outcome for one message: it, or why not.
@@ -35,16 +36,27 @@ const (
 // recoverable is the well-known name of Recoverable Items' folder for deletions.
 const recoverable = "recoverableitemsdeletions"
 
-// UpdateMany changes many messages by batches; error i belongs to item i.
-func (c *Client) UpdateMany(ctx context.Context, items []UpdateItem) []error {
+// UpdateMany changes many messages by batches; result i belongs to item i. The message is nil where it was not asked for
+// and where the answer does not hold it.
+func (c *Client) UpdateMany(ctx context.Context, items []UpdateItem) []MessageResult {
 	batch := make([]BatchItem, len(items))
 	for i, item := range items {
 		batch[i] = c.onMessage(http.MethodPatch, item.ID, "", item.Update)
-		// Else each answer is the whole message with its body. RFC 7240: who does not know it ignores it.
-		batch[i].Headers = map[string]string{"Prefer": "return=minimal"}
+		batch[i].Headers = make(map[string]string)
+		if !item.Whole {
+			// Else each answer is the whole message with its body. RFC 7240: who does not know it ignores it.
+			batch[i].Headers["Prefer"] = "return=minimal"
+		}
 		maps.Copy(batch[i].Headers, item.Update.headers())
 	}
-	return errorsOf(c.many(ctx, "update messages", batch))
+	out := make([]MessageResult, len(items))
+	for i, r := range c.many(ctx, "update messages", batch) {
+		out[i].Err = r.Err
+		if m := new(Message); r.Err == nil && items[i].Whole && json.Unmarshal(r.Body, m) == nil && m.ID != "" {
+			out[i].Message = m
+		}
+	}
+	return out
 }
 
 // MoveMany moves many messages by batches; result i belongs to ids[i]. See Move.

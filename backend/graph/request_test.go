@@ -47,7 +47,7 @@ func TestEveryRequest(t *testing.T) {
 	if _, err := c.MIME(ctx, "m", io.Discard); err != nil {
 		t.Error(err)
 	}
-	if err := errors.Join(c.UpdateMany(ctx, []UpdateItem{{ID: "m"}})...); err != nil {
+	if err := errors.Join(errorsIn(c.UpdateMany(ctx, []UpdateItem{{ID: "m"}}))...); err != nil {
 		t.Error(err)
 	}
 	if err := c.PermanentDelete(ctx, "m"); err != nil {

@@ -229,7 +229,7 @@ func TestEveryCall(t *testing.T) {
 	for i, id := range list {
 		updates[i] = graph.UpdateItem{ID: id, Update: graph.Update{IsRead: &read}}
 	}
-	check("update many", errors.Join(c.UpdateMany(ctx, updates)...))
+	check("update many", errors.Join(errorsIn(c.UpdateMany(ctx, updates))...))
 	for i, r := range c.GetMany(ctx, list, graph.ListOptions{Select: []string{"isRead"}}) {
 		if r.Err != nil || r.Message.ID != list[i] || !*r.Message.IsRead {
 			t.Errorf("get %d: %+v %v", i, r.Message, r.Err)
@@ -321,7 +321,7 @@ func TestNeverThrottled(t *testing.T) {
 			for k := range items {
 				items[k] = graph.UpdateItem{ID: ids[(i+k)%40], Update: graph.Update{IsRead: &read}}
 			}
-			if err := errors.Join(c.UpdateMany(ctx, items)...); err != nil {
+			if err := errors.Join(errorsIn(c.UpdateMany(ctx, items))...); err != nil {
 				t.Error(err)
 			}
 		})
@@ -385,4 +385,12 @@ func TestNoMailbox(t *testing.T) {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
+}
+
+func errorsIn(results []graph.MessageResult) []error {
+	errs := make([]error, len(results))
+	for i, r := range results {
+		errs[i] = r.Err
+	}
+	return errs
 }

@@ -66,7 +66,7 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 	if err != nil {
 		return 0, err
 	}
-	s.wrote(made.ID)
+	s.writes(made.ID)
 	remote := remoteOfIncoming(made, ix, &in)
 	// The message is in Graph now, so it must get into the replica even when the client hangs up.
 	return s.keepIncoming(context.WithoutCancel(ctx), id, remote, header, kept, &in)
@@ -179,6 +179,7 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	if err != nil {
 		return nil, nil, fmt.Errorf("append message: %w", err)
 	}
+	s.wrote(made)
 	if err = s.finish(ctx, made, rest, row.ID == drafts || s.settings.Load().ImportMIME, in); err == nil {
 		return made, header, nil
 	}
@@ -220,8 +221,11 @@ func (s *Syncer) finish(ctx context.Context, made *graph.Message, rest []upload,
 	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
 		u.Extended = extendedFlags(in.made(), in.Flags)
 	}
-	s.wrote(made.ID)
-	_, err := s.o.Graph.Update(ctx, made.ID, u)
+	s.writes(made.ID)
+	m, err := s.o.Graph.Update(ctx, made.ID, u)
+	if err == nil && m != nil {
+		s.wrote(m)
+	}
 	return err
 }
 
@@ -429,7 +433,7 @@ func (s *Syncer) adopt(ctx context.Context, row *store.Folder, m *graph.Message,
 		return 0, err
 	}
 	if in.Flags&store.FlagSeen != 0 && remote.Flags&store.FlagSeen == 0 {
-		s.wrote(m.ID)
+		s.writes(m.ID)
 		if _, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)}); err != nil {
 			return 0, err
 		}

@@ -10,11 +10,26 @@ import (
 	"postern/backend/store"
 )
 
-// ownWrite remembers a change that Postern itself made in Graph, so that the delta row which reports it does not make
-// the message be read again.
+// ownWrite remembers changes that Postern itself made to a message in Graph, so that the delta rows which report them
+// do not make the message be read again, nor be taken for the work of somebody else. Rows repeat, and one may be read
+// from Graph before a change and arrive here after it.
 type ownWrite struct {
-	at      time.Time
-	version string // of the message in the first row that reported it; rows repeat
+	at       time.Time
+	versions []string // after our changes, as far as they are known; the last few
+	open     bool     // there is one whose version is not known: the first strange row is taken for its report
+}
+
+// ownVersions bounds how many versions of a message are remembered.
+const ownVersions = 8
+
+func (w *ownWrite) add(version string) {
+	if slices.Contains(w.versions, version) {
+		return
+	}
+	if len(w.versions) >= ownVersions {
+		w.versions = slices.Delete(w.versions, 0, 1)
+	}
+	w.versions = append(w.versions, version)
 }
 
 // ownWriteLife bounds how long such a row is waited for. Graph shows changes late, but rarely by more.
@@ -162,6 +177,13 @@ func (s *Syncer) editedDrafts(row *store.Folder, msgs []*graph.Message, known []
 		if len(s.drafts) > 5000 {
 			clear(s.drafts)
 		}
+		if w, ok := s.own[id]; ok && time.Since(w.at) <= ownWriteLife && (w.open || slices.Contains(w.versions, version(m))) {
+			// This is our own work, or work of ours is under way and nobody can tell: then another row will come.
+			if !w.open {
+				s.drafts[id] = version(m)
+			}
+			continue
+		}
 		before, seen := s.drafts[id]
 		s.drafts[id] = version(m)
 		// Rows repeat, and in an earlier life this one may have been seen.
@@ -205,17 +227,17 @@ func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.
 		}
 		skip[id] = true // rows repeat within a page too
 		if w, ok := s.own[id]; ok {
+			v := version(m)
 			switch {
 			case now.Sub(w.at) > ownWriteLife:
 				delete(s.own, id)
-			case w.version == "":
-				w.version = version(m)
+			case slices.Contains(w.versions, v):
+				continue
+			case w.open:
+				w.open = false
+				w.add(v)
 				s.own[id] = w
 				continue
-			case w.version == version(m):
-				continue
-			default:
-				delete(s.own, id)
 			}
 		}
 		ids = append(ids, id)
@@ -223,8 +245,8 @@ func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.
 	return ids
 }
 
-// wrote remembers that Postern has just changed these messages in Graph.
-func (s *Syncer) wrote(ids ...string) {
+// writes remembers that Postern is about to change these messages in Graph, or has just done so.
+func (s *Syncer) writes(ids ...string) {
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,8 +258,21 @@ func (s *Syncer) wrote(ids ...string) {
 		}
 	}
 	for _, id := range ids {
-		s.own[store.GraphID(id)] = ownWrite{at: now}
+		w := s.own[store.GraphID(id)]
+		w.at, w.open = now, true
+		s.own[store.GraphID(id)] = w
 	}
+}
+
+// wrote remembers the version of a message after a change of ours.
+func (s *Syncer) wrote(m *graph.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := store.GraphID(m.ID)
+	w := s.own[id]
+	w.at, w.open = time.Now(), false
+	w.add(version(m))
+	s.own[id] = w
 }
 
 // manyChanged is the number of messages from which pages are cheaper than single reads: in a batch too, each counts as a

@@ -128,7 +128,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 			failed = err
 		}
 	}
-	s.wrote(made...)
+	s.writes(made...)
 	// The work is done in Graph: it must reach the replica even when the client has just gone away.
 	cctx := context.WithoutCancel(ctx)
 	var uids map[imap.UID]imap.UID

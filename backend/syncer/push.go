@@ -98,15 +98,22 @@ func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []st
 	ids := make([]string, len(msgs))
 	for i := range msgs {
 		ids[i] = string(msgs[i].GraphID)
-		items[i] = graph.UpdateItem{ID: ids[i], Update: updateFor(&msgs[i])}
+		// Whether a draft was edited by somebody else shows in its version, so ours must be known.
+		draft := msgs[i].Flags&store.FlagIsDraft != 0
+		items[i] = graph.UpdateItem{ID: ids[i], Update: updateFor(&msgs[i]), Whole: draft}
 	}
-	s.wrote(ids...)
-	errs := s.o.Graph.UpdateMany(ctx, items)
+	s.writes(ids...)
+	answers := s.o.Graph.UpdateMany(ctx, items)
+	for _, res := range answers {
+		if res.Message != nil {
+			s.wrote(res.Message)
+		}
+	}
 	var results []store.PushResult
 	var refused []store.Message
 	var failed error
 	for i, m := range msgs {
-		switch err := errs[i]; {
+		switch err := answers[i].Err; {
 		case err == nil, graph.IsNotFound(err): // gone: nothing to say any more, delta will tell
 			results = append(results, store.PushResult{ID: m.ID, PendingSeq: m.PendingSeq})
 		case graph.StatusOf(err) == 409, graph.StatusOf(err) == 412:
