@@ -275,23 +275,10 @@ func (m *Mailbox) ClaimRecent(ctx context.Context) (imap.UID, error) {
 	return uid, translate("claim recent messages", err)
 }
 
-// Keywords returns the keywords in use in the mailbox, sorted.
+// Keywords returns the keywords that are or have been in use in the mailbox while it is watched, sorted. None is taken
+// back, as with other servers: between two looks of a client one may be out of use for a moment.
 func (m *Mailbox) Keywords() []imap.Flag {
 	m.view.mu.RLock()
 	defer m.view.mu.RUnlock()
-	seen := make(map[string]bool)
-	var out []imap.Flag
-	for i, set := range m.view.sets.sets {
-		if m.view.sets.count[i] == 0 {
-			continue
-		}
-		for _, k := range set {
-			if !seen[k] {
-				seen[k] = true
-				out = append(out, imap.Flag(k))
-			}
-		}
-	}
-	slices.Sort(out)
-	return out
+	return slices.Clone(m.view.sets.names)
 }

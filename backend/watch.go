@@ -78,7 +78,7 @@ const (
 // keywordSets keeps each set of keywords once; most messages have none or share theirs with many.
 type keywordSets struct {
 	sets  [][]string
-	count []int // messages that have the set
+	names []imap.Flag // all that are in them, sorted
 	index map[string]uint32
 }
 
@@ -92,9 +92,12 @@ func (k *keywordSets) add(set []string) uint32 {
 		i = uint32(len(k.sets))
 		k.index[strings.Clone(key)] = i
 		k.sets = append(k.sets, set)
-		k.count = append(k.count, 0)
+		for _, name := range set {
+			if at, known := slices.BinarySearch(k.names, imap.Flag(name)); !known {
+				k.names = slices.Insert(k.names, at, imap.Flag(name))
+			}
+		}
 	}
-	k.count[i]++
 	return i
 }
 
@@ -322,7 +325,6 @@ func (v *view) apply(ch *store.Changes) {
 		old := &v.recs[at]
 		news := m.ModSeq > old.modSeq
 		hadHeader := old.bits & bitHeader
-		v.sets.count[old.keywords]--
 		*old = v.recordOf(m)
 		old.bits |= hadHeader
 		if news {
@@ -337,7 +339,6 @@ func (v *view) apply(ch *store.Changes) {
 		v.recs = slices.DeleteFunc(v.recs, func(r record) bool {
 			modSeq, ok := drop[r.uid]
 			if ok {
-				v.sets.count[r.keywords]--
 				v.events = append(v.events, event{modSeq, r.uid, removed})
 			}
 			return ok
