@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"postern/backend/graph"
 	"postern/backend/message"
 	"postern/backend/outbox"
 )
@@ -42,6 +43,9 @@ func (s *sender) Notify(ctx context.Context, job *outbox.Job, n outbox.Notice) e
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	if err := s.removeNotice(ctx, a, noticeID(job, n.Kind)); err != nil {
+		return classify(err, job)
+	}
 	text := buildNotice(job, n, s.b.hostname(), original, full)
 	_, err = a.Deliver(ctx, "INBOX", nil, time.Now(), func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(text)), nil
@@ -53,6 +57,34 @@ func (s *sender) Notify(ctx context.Context, job *outbox.Job, n outbox.Notice) e
 		return &outbox.Error{Outcome: outbox.Permanent, Err: err}
 	}
 	return err
+}
+
+// removeNotice removes what an earlier try, which was killed or saw no answer, may have filed of a notice: it may lack its
+// attachments.
+func (s *sender) removeNotice(ctx context.Context, a *Account, messageID string) error {
+	var ids []string
+	err := a.graph.ListMessages(graph.WithLane(ctx, graph.Background), "", graph.ListOptions{
+		Select: []string{"id"}, Filter: "internetMessageId eq '" + strings.ReplaceAll(messageID, "'", "''") + "'",
+	}, "", func(page []graph.Message, _ string) error {
+		for _, m := range page {
+			ids = append(ids, m.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("look for notice: %w", err)
+	}
+	for _, id := range ids {
+		if err := s.removeDraft(ctx, a, id); err != nil {
+			return fmt.Errorf("remove notice: %w", err)
+		}
+	}
+	return nil
+}
+
+// noticeID is the Message-ID of a notice, the same at each try.
+func noticeID(job *outbox.Job, kind outbox.NoticeKind) string {
+	return fmt.Sprintf("<%s.%s.%s>", job.ID, kind, messageIDDomain(job.Mailbox))
 }
 
 // hostname is the reporting MTA's name in notices.
@@ -88,7 +120,7 @@ func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte,
 	line("To: %s", headerAddress(job.EnvelopeFrom))
 	line("Subject: %s", mime.QEncoding.Encode("utf-8", singleLine(words.subject+subject)))
 	line("Date: %s", now.Format(time.RFC1123Z))
-	line("Message-ID: <%s.%s.%s>", job.ID, n.Kind, messageIDDomain(job.Mailbox))
+	line("Message-ID: %s", noticeID(job, n.Kind))
 	if job.MessageID != "" {
 		line("In-Reply-To: %s", singleLine(job.MessageID))
 		line("References: %s", singleLine(job.MessageID))

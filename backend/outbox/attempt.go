@@ -189,7 +189,7 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 	if job.DropCopy {
 		job.progress.Copy = true
 		if due.IsZero() {
-			due = now.Add(copyWaits[0])
+			due = now.Add(q.opts.Copies[0])
 		}
 	}
 	_, err := q.update(q.attempt, "sent", job.ID, func(s *store.Submission) {
@@ -231,7 +231,8 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 			if !e.Uncounted {
 				wait = max(wait, q.backoff(job.Attempts))
 			}
-			wait = min(max(wait, time.Second), max(time.Until(job.Expires), time.Second))
+			least := min(time.Second, q.opts.Retries[0])
+			wait = min(max(wait, least), max(time.Until(job.Expires), least))
 			log.Warn("message not sent, will try again", "wait", wait.Round(time.Second))
 			q.tellDelay(job, e)
 			return q.put(it, job, state, wait, e, !e.Uncounted)

@@ -11,7 +11,7 @@ import (
 // longestNotice is how long behind a message's end its notice is tried.
 const longestNotice = 5 * 24 * time.Hour
 
-// copyWaits are the waits before each look for a copy in Sent Items that is not wanted.
+// copyWaits is the default of Options.Copies.
 var copyWaits = []time.Duration{
 	2 * time.Second, 5 * time.Second, 15 * time.Second, time.Minute, 5 * time.Minute, 30 * time.Minute,
 }
@@ -121,8 +121,8 @@ func (q *Queue) removeCopy(ctx context.Context, job *Job) (time.Time, *store.Eve
 		return time.Time{}, &store.Event{What: "copy removed", Text: "Its copy in Sent Items was removed."}
 	}
 	p.CopyLooks++
-	if p.CopyLooks < len(copyWaits) {
-		wait := copyWaits[p.CopyLooks]
+	if p.CopyLooks < len(q.opts.Copies) {
+		wait := q.opts.Copies[p.CopyLooks]
 		if err != nil {
 			wait = max(wait, asError(err).RetryAfter)
 		}

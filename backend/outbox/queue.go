@@ -27,10 +27,10 @@ type Options struct {
 	Keep     time.Duration // how long rows of settled messages and their logs stay; 0 for 7 days
 	Warn     time.Duration // age from which a notice of delay is due to those who want one; 0 for 4 h
 
-	// Retries are the waits behind failed attempts, the last one repeating, and Looks
-	// those before each look for a message whose sending ended unclearly. Empty for
-	// 15 s growing to 30 min, and 2, 5 and 12 s.
-	Retries, Looks []time.Duration
+	// Retries are the waits behind failed attempts, the last one repeating, Looks
+	// those before each look for a message whose sending ended unclearly, and Copies those before each look for a copy in
+	// Sent Items that is not wanted. Empty for 15 s growing to 30 min, for 2, 5 and 12 s, and for 2 s growing to 30 min.
+	Retries, Looks, Copies []time.Duration
 
 	// Step is for tests: it is called before each step that lasts, that is, each change of a row and each removal of a
 	// file. With an error the step does not take place, as if the process had died.
@@ -109,6 +109,9 @@ func New(opts Options) (*Queue, error) {
 	}
 	if opts.Observe == nil {
 		opts.Observe = func(string, string) {}
+	}
+	if len(opts.Copies) == 0 {
+		opts.Copies = copyWaits
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
