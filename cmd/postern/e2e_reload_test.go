@@ -255,3 +255,51 @@ func (r *rig) hash(t *testing.T) string {
 	hash, _, _ := strings.Cut(after, "\n")
 	return "\"" + hash + "\""
 }
+
+// What is done to a login by command ends the sessions it has, in the file as in the state folder, and no others.
+func TestE2ELoginCommandsEndSessions(t *testing.T) {
+	r := newRig(t, nil)
+	path := filepath.Join(r.dir, "postern.yaml")
+	quoted := fmt.Sprintf("%q", "pass word")
+	for _, place := range []string{"", "--state"} {
+		for _, name := range []string{"revoked", "renamed", "changed", "stays"} {
+			args := []string{"login", "add", "-c", path, "--mailbox", sampleOther, "--password-stdin", name}
+			if place != "" {
+				args = append(args, place)
+			}
+			r.mustRunEnv(t, []byte("pass word\n"), args...)
+		}
+		within(t, 10*time.Second, "the new logins", func() bool { return smtpLogin(r.addr["smtp/none"], "stays", "pass word") == nil })
+		reads, sends := make(map[string]*talk), make(map[string]*talk)
+		for _, name := range []string{"revoked", "renamed", "changed", "stays"} {
+			c := dial(t, r.addr["imap/none"])
+			c.say("", "* OK")
+			c.say("a login "+name+" "+quoted, "a OK")
+			c.say("b select INBOX", "b OK")
+			c.say("c idle", "+")
+			reads[name] = c
+			c = dial(t, r.addr["smtp/none"])
+			c.say("", "220 ")
+			c.say("EHLO x", "250 ")
+			c.say("AUTH PLAIN "+plainAuth(name, "pass word"), "235")
+			sends[name] = c
+		}
+		r.mustRunEnv(t, nil, "login", "revoke", "-c", path, "revoked")
+		r.mustRunEnv(t, nil, "login", "rename", "-c", path, "renamed", "other name")
+		r.mustRunEnv(t, nil, "login", "passwd", "-c", path, "changed")
+		for _, name := range []string{"revoked", "renamed", "changed"} {
+			reads[name].say("", "* BYE")
+			sends[name].say("", "421 ")
+		}
+		if err := reads["stays"].PrintfLine("DONE"); err != nil {
+			t.Fatal(err)
+		}
+		reads["stays"].say("", "c OK")
+		sends["stays"].say("NOOP", "250")
+		r.mustRunEnv(t, nil, "login", "revoke", "-c", path, "other name")
+		r.mustRunEnv(t, nil, "login", "revoke", "-c", path, "changed")
+		r.mustRunEnv(t, nil, "login", "revoke", "-c", path, "stays")
+		reads["stays"].say("", "* BYE")
+	}
+	r.stop()
+}

@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http/httptest"
@@ -15,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"software.sslmate.com/src/go-pkcs12"
 
 	"postern/backend/graphsim"
 )
@@ -525,5 +530,84 @@ func open(t *testing.T, dir, file string) {
 	}
 	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Each way to sign in, set up without a dialogue and looked at by doctor.
+func TestSetupSignIns(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		make func(t *testing.T, w *setupWorld)
+		says string
+		edit [2]string // of the configuration, before doctor looks
+		env  func(t *testing.T, w *setupWorld)
+	}{
+		{name: "secret", says: "by client secret"},
+		{name: "PEM", says: "by certificate", make: func(t *testing.T, w *setupWorld) { w.useCertificate(t, true) }},
+		{name: "RS256", says: "by certificate", make: func(t *testing.T, w *setupWorld) { w.useCertificate(t, true) }, edit: [2]string{"    key:", "    signature: RS256\n    key:"}},
+		{name: "PFX", says: "by certificate", make: func(t *testing.T, w *setupWorld) {
+			w.useCertificate(t, true)
+			pair, err := tls.LoadX509KeyPair(w.flags["certificate"], w.flags["key"])
+			if err != nil {
+				t.Fatal(err)
+			}
+			pfx, err := pkcs12.Modern.Encode(pair.PrivateKey, pair.Leaf, nil, "open sesame")
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.flags["certificate"], w.flags["key"], w.flags["certificate-password-file"] = filepath.Join(w.dir, "app.pfx"), "", filepath.Join(w.dir, "pfx-password")
+			if err := errors.Join(os.WriteFile(w.flags["certificate"], pfx, 0o600), os.WriteFile(w.flags["certificate-password-file"], []byte("open sesame\n"), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{name: "federated", says: "by federated token", make: func(t *testing.T, w *setupWorld) {
+			w.sim.AddFederated(sampleTenant, sampleClientID, graphsim.FederatedIssuer{Issuer: "https://issuer.example", Subject: "system:sa"})
+			part := func(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+			w.flags["client-secret-file"], w.flags["federated-token-file"] = "", filepath.Join(w.dir, "token")
+			text := part(`{"alg":"RS256"}`) + "." + part(fmt.Sprintf(`{"iss":"https://issuer.example","sub":"system:sa","aud":"api://AzureADTokenExchange","exp":%d}`, time.Now().Add(time.Hour).Unix())) + "." + part("signature")
+			if err := os.WriteFile(w.flags["federated-token-file"], []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{name: "managed identity of a machine", says: "by managed identity", make: func(_ *testing.T, w *setupWorld) {
+			w.sim.AddManagedIdentity(sampleTenant, sampleClientID)
+			w.flags["client-secret-file"], w.flags["tenant"], w.flags["client-id"], w.flags["sign-in"] = "", "", "", "managed-identity"
+		}},
+		{name: "managed identity of an app service", says: "by managed identity", make: func(_ *testing.T, w *setupWorld) {
+			w.sim.AddManagedIdentity(sampleTenant, sampleClientID)
+			w.flags["client-secret-file"], w.flags["tenant"], w.flags["client-id"], w.flags["sign-in"] = "", "", "", "managed-identity"
+		}, env: func(t *testing.T, w *setupWorld) {
+			t.Setenv("IDENTITY_ENDPOINT", w.flags["login-url"]+"/msi/token")
+			t.Setenv("IDENTITY_HEADER", graphsim.AppServiceHeader)
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newSetupWorld(t)
+			if tt.make != nil {
+				tt.make(t, w)
+			}
+			if tt.env != nil {
+				tt.env(t, w)
+			}
+			if out, err := w.setup(); err != nil {
+				t.Fatalf("setup: %v\n%s", err, out)
+			}
+			if tt.edit[0] != "" {
+				src, err := os.ReadFile(w.flags["config"])
+				if err != nil || !bytes.Contains(src, []byte(tt.edit[0])) {
+					t.Fatalf("%v\n%s", err, src)
+				}
+				if err := os.WriteFile(w.flags["config"], bytes.Replace(src, []byte(tt.edit[0]), []byte(tt.edit[1]), 1), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out, err := w.doctor()
+			if e, ok := errors.AsType[*exitError](err); ok && e.status > 1 || err != nil && !ok {
+				t.Errorf("doctor: %v\n%s", err, out)
+			}
+			if !strings.Contains(out, tt.says) || !strings.Contains(out, "mailbox "+sampleUser+": opened in") {
+				t.Errorf("doctor does not say %q:\n%s", tt.says, out)
+			}
+		})
 	}
 }
