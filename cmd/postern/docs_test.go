@@ -109,6 +109,7 @@ func understands(line string) error {
 	}
 	root := rootCommand()
 	root.InitDefaultHelpFlag()
+	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	cmd, rest, err := root.Find(args)
 	if err != nil || cmd == root {
