@@ -123,6 +123,13 @@ func (b *Body) Close() error { return b.body.Close() }
 
 // Body returns the content of a message, from the kept bytes or from Graph. Many callers cost one reading.
 func (m *Mailbox) Body(ctx context.Context, uid imap.UID) (*Body, error) {
+	// Mostly it is kept, and then one question to the store is enough.
+	if b, err := m.account.store.BodyOf(ctx, m.view.id, uid); err == nil {
+		b, err := indexed(b)
+		return b, translate("read message", err)
+	} else if !errors.Is(err, store.ErrNoBody) {
+		return nil, translate("read message", err)
+	}
 	rows, err := m.rows(ctx, []imap.UID{uid})
 	if err != nil {
 		return nil, translate("read message", err)
@@ -146,6 +153,11 @@ func (m *Mailbox) body(ctx context.Context, row store.Message) (*Body, error) {
 	if err != nil {
 		return nil, err
 	}
+	return indexed(b)
+}
+
+// indexed adds the structure to a body, which is closed on an error.
+func indexed(b *store.Body) (*Body, error) {
 	ix := new(message.Index)
 	if err := ix.UnmarshalBinary(b.Index()); err != nil {
 		// Kept by another version: the bytes say it again.

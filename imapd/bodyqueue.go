@@ -4,15 +4,19 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"postern/backend"
 )
 
-// bodiesAhead is how many messages are asked of Graph while one is being written to the client. With it
-// they are the four requests a mailbox takes at once.
+// bodiesAhead is how many messages are opened while one is being written to the client. Where they come from Graph they
+// are, with that one, the four requests a mailbox takes at once.
 const bodiesAhead = 3
 
-// bodyQueue opens the bodies of rows in their order, asking for those that are not kept ahead of time.
+// openTime is more than opening a kept body takes.
+const openTime = 50 * time.Millisecond
+
+// bodyQueue opens the bodies of rows in their order, some ahead of time.
 type bodyQueue struct {
 	s       *session
 	rows    []fetchRow
@@ -39,7 +43,8 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 	i := q.at
 	q.at++
 	for q.asked = max(q.asked, i); q.asked < len(q.rows) && (q.asked <= i || len(q.waiting) < bodiesAhead); q.asked++ {
-		if !q.rows[q.asked].msg.HasBody {
+		// What is kept and wanted now is opened right here.
+		if q.asked > i || !q.rows[i].msg.HasBody {
 			q.ask(q.asked)
 		}
 	}
@@ -52,6 +57,16 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 	case r := <-result:
 		return r.body, r.err
 	default:
+	}
+	if q.rows[i].msg.HasBody {
+		// Opening it takes no time worth a flush, unless it has been dropped meanwhile.
+		timer := time.NewTimer(openTime)
+		defer timer.Stop()
+		select {
+		case r := <-result:
+			return r.body, r.err
+		case <-timer.C:
+		}
 	}
 	// The client gets what is ready before the wait.
 	if err := q.s.enc.Flush(); err != nil {

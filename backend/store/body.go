@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/emersion/go-imap/v2"
 )
 
 // BodyWriter takes a message's bytes. Nothing of them is visible before Commit or
@@ -254,6 +256,11 @@ type Body struct {
 func (s *Store) Body(ctx context.Context, id MessageID) (*Body, error) {
 	return s.openBody(ctx, `SELECT b.id, b.file, b.size, b.accessed, b.idx FROM messages m
 		JOIN bodies b ON b.id = m.body WHERE m.id = ?`, int64(id))
+}
+
+// BodyOf is Body for the message with a UID in a folder.
+func (s *Store) BodyOf(ctx context.Context, folder FolderID, uid imap.UID) (*Body, error) {
+	return s.Body(ctx, messageID(folder, uid))
 }
 
 // StagedBody opens a staged body, or returns [ErrNoBody].

@@ -125,6 +125,7 @@ type frameReader struct {
 	f      *os.File
 	starts []int64 // where each frame begins in the file, and where the last ends
 	size   int64
+	whole  []byte // the file, if it is small
 
 	mu     sync.Mutex
 	cached []cachedFrame // most recent first
@@ -136,6 +137,9 @@ type cachedFrame struct {
 	plain []byte
 }
 
+// smallFile is the size up to which a body file is read at once.
+const smallFile = 64 << 10
+
 // cachedFrames per open body: clients read in order, or two parts in turn.
 const cachedFrames = 4
 
@@ -144,12 +148,19 @@ func newFrameReader(c *codec, f *os.File) (*frameReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	var footer [seekFooterSize]byte
+	r := &frameReader{c: c, f: f}
 	at := info.Size() - seekFooterSize
 	if at < skippableHeader {
 		return nil, errDamaged
 	}
-	if _, err := f.ReadAt(footer[:], at); err != nil {
+	if info.Size() <= smallFile {
+		r.whole = make([]byte, info.Size())
+		if _, err := f.ReadAt(r.whole, 0); err != nil {
+			return nil, err
+		}
+	}
+	footer, err := r.bytes(nil, at, seekFooterSize)
+	if err != nil {
 		return nil, err
 	}
 	frames := int64(binary.LittleEndian.Uint32(footer[:]))
@@ -157,14 +168,14 @@ func newFrameReader(c *codec, f *os.File) (*frameReader, error) {
 	if binary.LittleEndian.Uint32(footer[5:]) != seekFooterMagic || footer[4] != 0 || frames > maxFrames || at < 0 {
 		return nil, errDamaged
 	}
-	table := make([]byte, skippableHeader+frames*8)
-	if _, err := f.ReadAt(table, at); err != nil {
+	table, err := r.bytes(nil, at, int(skippableHeader+frames*8))
+	if err != nil {
 		return nil, err
 	}
 	if binary.LittleEndian.Uint32(table) != seekTableMagic || int64(binary.LittleEndian.Uint32(table[4:])) != frames*8+seekFooterSize {
 		return nil, errDamaged
 	}
-	r := &frameReader{c: c, f: f, starts: make([]int64, 1, frames+1)}
+	r.starts = make([]int64, 1, frames+1)
 	for i := range frames {
 		e := table[skippableHeader+i*8:]
 		packed, plain := int64(binary.LittleEndian.Uint32(e)), int64(binary.LittleEndian.Uint32(e[4:]))
@@ -178,6 +189,19 @@ func newFrameReader(c *codec, f *os.File) (*frameReader, error) {
 		return nil, errDamaged
 	}
 	return r, nil
+}
+
+// bytes returns n bytes of the file, in buf if it has room.
+func (r *frameReader) bytes(buf []byte, off int64, n int) ([]byte, error) {
+	if r.whole != nil {
+		return r.whole[off:][:n], nil
+	}
+	if cap(buf) < n {
+		buf = make([]byte, n)
+	}
+	buf = buf[:n]
+	_, err := r.f.ReadAt(buf, off)
+	return buf, err
 }
 
 // ReadAt implements [io.ReaderAt].
@@ -220,17 +244,18 @@ func (r *frameReader) frameLocked(n int) ([]byte, error) {
 	copy(r.cached[1:], r.cached)
 	r.cached[0] = cachedFrame{n: -1}
 	size := int(r.starts[n+1] - r.starts[n])
-	if cap(r.packed) < size {
-		r.packed = make([]byte, size)
-	}
-	if _, err := r.f.ReadAt(r.packed[:size], r.starts[n]); err != nil {
+	packed, err := r.bytes(r.packed, r.starts[n], size)
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if r.whole == nil {
+		r.packed = packed
 	}
 	want := int(min(frameSize, r.size-int64(n)*frameSize))
 	if cap(plain) < want {
 		plain = make([]byte, 0, want)
 	}
-	plain, err := r.c.dec.DecodeAll(r.packed[:size], plain[:0])
+	plain, err = r.c.dec.DecodeAll(packed, plain[:0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}
