@@ -1,0 +1,433 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/textproto"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"postern/backend/graphsim"
+)
+
+// start measures from exec to listening, with a mailbox of 100,000 messages in the state folder.
+func (b *bench) start() error {
+	w, err := b.mailWorld(graphsim.Options{}, 100_000, "")
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.start(); err != nil {
+		return err
+	}
+	c, err := dial(w.imap, benchUser, benchPassword)
+	if err != nil {
+		return err
+	}
+	if _, err := c.do("SELECT INBOX"); err != nil {
+		return err
+	}
+	c.close()
+	w.quiet(3*time.Second, 5*time.Minute)
+	var ready, selected []time.Duration
+	for range b.rounds {
+		if err := w.stop(); err != nil {
+			return err
+		}
+		if err := w.start(); err != nil {
+			return err
+		}
+		ready = append(ready, w.ready)
+		c, err := dial(w.imap, benchUser, benchPassword)
+		if err != nil {
+			return err
+		}
+		took, err := timed(func() error { _, err := c.do("SELECT INBOX"); return err })
+		if err != nil {
+			return err
+		}
+		selected = append(selected, took)
+		c.close()
+	}
+	table("Start with a state of 100,000 messages", []string{"", "median", "longest"}, [][]string{
+		{"from exec to listening", ms(median(ready)), ms(slices.Max(ready))},
+		{"first SELECT afterwards", ms(median(selected)), ms(slices.Max(selected))},
+	})
+	return nil
+}
+
+// fill measures the first open of 100,000 messages with a Graph that takes 50 ms for each call, four at once.
+func (b *bench) fill() error {
+	w, err := b.mailWorld(graphsim.Options{Latency: 50 * time.Millisecond}, 100_000, "")
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.start(); err != nil {
+		return err
+	}
+	c, err := dial(w.imap, benchUser, benchPassword)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	began := time.Now()
+	if _, err := c.do("SELECT INBOX"); err != nil {
+		return err
+	}
+	opened := time.Since(began)
+	calls := w.sim.CountRequests(nil)
+	if _, err := c.do("UID FETCH 1:* (UID FLAGS)"); err != nil {
+		return err
+	}
+	flags := time.Since(began)
+	if _, err := c.do("UID FETCH 1:* (UID ENVELOPE)"); err != nil {
+		return err
+	}
+	headers := time.Since(began)
+	all := w.sim.CountRequests(nil)
+	table("First fill, 100,000 messages, 50 ms for each call of Graph", []string{"", "since SELECT was sent", "calls of Graph so far"}, [][]string{
+		{"SELECT answered", ms(opened), fmt.Sprint(calls)},
+		{"UID FETCH 1:* (UID FLAGS) answered", ms(flags), ""},
+		{"all envelopes answered", ms(headers), fmt.Sprint(all)},
+	})
+	fmt.Printf("\nProcessor time of Postern until then: %v.\n", w.cpu())
+	return nil
+}
+
+// idle measures from a message's arrival in Graph to EXISTS at a client in IDLE.
+func (b *bench) idle() error {
+	const poll = time.Second
+	w, err := b.mailWorld(graphsim.Options{Latency: 50 * time.Millisecond}, 1000, "imap: {poll: 1s}\n")
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.start(); err != nil {
+		return err
+	}
+	c, err := dial(w.imap, benchUser, benchPassword)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if _, err := c.do("SELECT INBOX"); err != nil {
+		return err
+	}
+	w.quiet(2*time.Second, time.Minute)
+	if _, err := io.WriteString(c.conn, "i IDLE\r\n"); err != nil {
+		return err
+	}
+	if _, err := c.line(); err != nil {
+		return err
+	}
+	var took []time.Duration
+	for i := range 20 {
+		time.Sleep(time.Duration(i) * 150 * time.Millisecond) // at any moment between two polls
+		began := time.Now()
+		w.sim.DeliverMessage(benchUser, message(1_000_000+i))
+		for {
+			l, err := c.line()
+			if err != nil {
+				return err
+			}
+			if strings.HasSuffix(strings.TrimSpace(l), "EXISTS") {
+				break
+			}
+		}
+		took = append(took, time.Since(began))
+	}
+	table("New mail to a client in IDLE, poll time 1 s, 50 ms for each call", []string{"shortest", "median", "longest"},
+		[][]string{{ms(slices.Min(took)), ms(median(took)), ms(slices.Max(took))}})
+	return nil
+}
+
+// memory measures the resident set in several states.
+func (b *bench) memory() error {
+	var rows [][]string
+	add := func(what string, mb, peak float64) {
+		p := ""
+		if peak > 0 {
+			p = fmt.Sprintf("%.0f MB", peak)
+		}
+		rows = append(rows, []string{what, fmt.Sprintf("%.0f MB", mb), p})
+	}
+	// Idle, and with a thousand clients: ten for each of a hundred logins, all in IDLE.
+	w, err := b.newWorld(graphsim.Options{}, 100, "imap: {poll: 30s}\n", func(sim *graphsim.Sim, user string) {
+		sim.AddSynthetic(user, "inbox", 20, graphsim.Synthetic{MIME: message})
+	})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.start(); err != nil {
+		return err
+	}
+	time.Sleep(5 * time.Second)
+	add("idle, 100 mailboxes configured", w.memory("VmRSS"), 0)
+	clients, err := w.idlers(1000, 100)
+	if err != nil {
+		return err
+	}
+	time.Sleep(10 * time.Second)
+	add("1,000 clients in IDLE, on 100 mailboxes", w.memory("VmRSS"), w.memory("VmHWM"))
+	for _, c := range clients {
+		c.close()
+	}
+	if err := w.stop(); err != nil {
+		return err
+	}
+
+	big, err := b.mailWorld(graphsim.Options{MaxMessage: 150 << 20}, 100_000, "smtp: {wait: 0s}\n")
+	if err != nil {
+		return err
+	}
+	defer big.close()
+	if err := big.start(); err != nil {
+		return err
+	}
+	c, err := dial(big.imap, benchUser, benchPassword)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	if _, err := c.do("SELECT INBOX"); err != nil {
+		return err
+	}
+	add("100,000 messages, first listing", big.memory("VmRSS"), big.memory("VmHWM"))
+	big.quiet(3*time.Second, 5*time.Minute)
+	add("… headers read too", big.memory("VmRSS"), big.memory("VmHWM"))
+	if _, err := c.do("UID FETCH 1:* (UID FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)"); err != nil {
+		return err
+	}
+	add("… all envelopes told", big.memory("VmRSS"), big.memory("VmHWM"))
+	if err := big.stop(); err != nil {
+		return err
+	}
+	if err := big.start(); err != nil {
+		return err
+	}
+	if c, err = dial(big.imap, benchUser, benchPassword); err != nil {
+		return err
+	}
+	if _, err := c.do("SELECT INBOX"); err != nil {
+		return err
+	}
+	add("100,000 messages, open after a restart", big.memory("VmRSS"), big.memory("VmHWM"))
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", big.cmd.Process.Pid), []byte("5"), 0); err == nil {
+		if err := big.sendLarge(100_000_000); err != nil {
+			return err
+		}
+		for range 600 {
+			if len(big.sim.Delivered()) > 0 {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		add("… a message of 100 MB taken and sent", big.memory("VmRSS"), big.memory("VmHWM"))
+	}
+	table("Memory (resident set)", []string{"", "then", "peak so far"}, rows)
+	return nil
+}
+
+// idlers logs clients in, one after another over so many users, and lets them idle in INBOX.
+func (w *world) idlers(n, users int) ([]*client, error) {
+	var clients []*client
+	for i := range n {
+		c, err := dial(w.imap, userName(i%users), benchPassword)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := c.do("SELECT INBOX"); err != nil {
+			return nil, err
+		}
+		if _, err := io.WriteString(c.conn, "i IDLE\r\n"); err != nil {
+			return nil, err
+		}
+		if _, err := c.line(); err != nil {
+			return nil, err
+		}
+		clients = append(clients, c)
+	}
+	return clients, nil
+}
+
+// sendLarge submits one message of about size bytes.
+func (w *world) sendLarge(size int) error {
+	conn, err := net.Dial("tcp", w.smtp)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := textproto.NewConn(conn)
+	for _, s := range []struct {
+		send string
+		code int
+	}{{"", 220}, {"EHLO bench", 250}, {"MAIL FROM:<" + benchUser + ">", 250}, {"RCPT TO:<x@fabrikam.example>", 250}, {"DATA", 354}} {
+		if s.send != "" {
+			if err := c.PrintfLine("%s", s.send); err != nil {
+				return err
+			}
+		}
+		if _, _, err := c.ReadResponse(s.code); err != nil {
+			return err
+		}
+	}
+	line := strings.Repeat("QUJD", 19) + "\r\n"
+	fmt.Fprintf(c.W, "From: %s\r\nSubject: large\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Type: application/zip\r\nContent-Disposition: attachment; filename=f.zip\r\nContent-Transfer-Encoding: base64\r\n\r\n", benchUser)
+	for n := 0; n < size; n += len(line) {
+		if _, err := c.W.WriteString(line); err != nil {
+			return err
+		}
+	}
+	if _, err := c.W.WriteString("--b--\r\n.\r\n"); err != nil {
+		return err
+	}
+	if err := c.W.Flush(); err != nil {
+		return err
+	}
+	_, _, err = c.ReadResponse(250)
+	return err
+}
+
+// scale runs many mailboxes, each with a client in IDLE, that get ten messages a minute and send ten.
+func (b *bench) scale() error {
+	const perMinute = 10
+	w, err := b.newWorld(graphsim.Options{Latency: 50 * time.Millisecond}, b.mailers, "imap: {poll: 5s}\nsmtp: {wait: 0s}\n", func(sim *graphsim.Sim, user string) {
+		sim.AddSynthetic(user, "inbox", 100, graphsim.Synthetic{MIME: message})
+	})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	if err := w.start(); err != nil {
+		return err
+	}
+	fmt.Printf("\nscale: ready after %v with %d mailboxes, %.0f MB\n", w.ready, b.mailers, w.memory("VmRSS"))
+	began := time.Now()
+	clients, err := w.idlers(b.mailers, b.mailers)
+	if err != nil {
+		return err
+	}
+	opened := time.Since(began)
+	w.quiet(5*time.Second, 2*time.Minute)
+	settled := w.memory("VmRSS")
+
+	var mu sync.Mutex
+	var lags []time.Duration
+	waiting := make([][]time.Time, len(clients))
+	var readers sync.WaitGroup
+	for i, c := range clients {
+		readers.Go(func() {
+			for {
+				l, err := c.line()
+				if err != nil {
+					return // closed at the end
+				}
+				if !strings.HasSuffix(strings.TrimSpace(l), "EXISTS") {
+					continue
+				}
+				mu.Lock()
+				for _, at := range waiting[i] { // one EXISTS may tell of several
+					lags = append(lags, time.Since(at))
+				}
+				waiting[i] = nil
+				mu.Unlock()
+			}
+		})
+	}
+	w.sim.ResetRequests()
+	cpu, start := w.cpu(), time.Now()
+	tick := time.NewTicker(time.Minute / time.Duration(perMinute*len(clients)))
+	defer tick.Stop()
+	delivered := 0
+	accepted := make(chan error, 1)
+	go func() { accepted <- w.submitAll(b.duration, perMinute) }()
+	for time.Since(start) < b.duration {
+		select {
+		case <-tick.C:
+		case <-b.ctx.Done():
+			return b.ctx.Err()
+		}
+		i := delivered % len(clients)
+		delivered++
+		mu.Lock()
+		waiting[i] = append(waiting[i], time.Now())
+		mu.Unlock()
+		w.sim.DeliverMessage(userName(i), message(2_000_000+delivered))
+	}
+	took := time.Since(start)
+	used := w.cpu() - cpu
+	if err := <-accepted; err != nil {
+		return err
+	}
+	requests := w.sim.CountRequests(nil)
+	polls := w.sim.CountRequests(func(r graphsim.Request) bool { return strings.HasSuffix(r.Template, "/delta") })
+	time.Sleep(7 * time.Second)
+	sent := len(w.sim.Delivered())
+	for _, c := range clients {
+		c.close()
+	}
+	readers.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	slices.Sort(lags)
+	at := func(q float64) string {
+		if len(lags) == 0 {
+			return ""
+		}
+		return ms(lags[min(len(lags)-1, int(q*float64(len(lags))))])
+	}
+	table(fmt.Sprintf("%d mailboxes, each with a client in IDLE, %d messages a minute in and as many out, for %v", b.mailers, perMinute, took.Round(time.Second)), []string{"", ""}, [][]string{
+		{"log-in, first listing and IDLE of all", opened.Round(time.Millisecond).String()},
+		{"memory when quiet / at the end / peak", fmt.Sprintf("%.0f / %.0f / %.0f MB", settled, w.memory("VmRSS"), w.memory("VmHWM"))},
+		{"processor time", fmt.Sprintf("%v, %.0f %% of one core", used, 100*used.Seconds()/took.Seconds())},
+		{"requests of Graph a second, of these polls", fmt.Sprintf("%.0f, %.0f", float64(requests)/took.Seconds(), float64(polls)/took.Seconds())},
+		{"messages delivered / told", fmt.Sprintf("%d / %d", delivered, len(lags))},
+		{"from delivery to EXISTS: median, 95 %, longest", at(0.5) + ", " + at(0.95) + ", " + at(1)},
+		{"messages submitted and sent", fmt.Sprint(sent)},
+	})
+	return nil
+}
+
+// submitAll submits mail of all mailboxes in turn, evenly, over some connections.
+func (w *world) submitAll(d time.Duration, perMinute int) error {
+	conn, err := net.Dial("tcp", w.smtp)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c := textproto.NewConn(conn)
+	if _, _, err := c.ReadResponse(220); err != nil {
+		return err
+	}
+	if err := c.PrintfLine("EHLO bench"); err != nil {
+		return err
+	}
+	if _, _, err := c.ReadResponse(250); err != nil {
+		return err
+	}
+	tick := time.NewTicker(time.Minute / time.Duration(perMinute*w.b.mailers))
+	defer tick.Stop()
+	for n, start := 0, time.Now(); time.Since(start) < d; n++ {
+		<-tick.C
+		from := userName(n % w.b.mailers)
+		for _, s := range []struct {
+			send string
+			code int
+		}{{"MAIL FROM:<" + from + ">", 250}, {"RCPT TO:<x@fabrikam.example>", 250}, {"DATA", 354},
+			{fmt.Sprintf("From: %s\r\nTo: x@fabrikam.example\r\nSubject: scale %d\r\nMessage-ID: <scale.%d@contoso.example>\r\n\r\n%s\r\n.", from, n, n, strings.Repeat("text ", 300)), 250}} {
+			if err := c.PrintfLine("%s", s.send); err != nil {
+				return err
+			}
+			if _, _, err := c.ReadResponse(s.code); err != nil {
+				return fmt.Errorf("message %d: %w", n, err)
+			}
+		}
+	}
+	return nil
+}
