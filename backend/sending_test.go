@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -378,4 +379,34 @@ func TestDrop(t *testing.T) {
 	if _, err := DropMessage(cfg.Drop.Dir, Envelope{}, strings.NewReader("x"), 1<<20); KindOf(err) != Refused {
 		t.Errorf("no recipients: %v", err)
 	}
+}
+
+// FuzzDropEnvelope reads what any user of the machine can put into the folder.
+func FuzzDropEnvelope(f *testing.F) {
+	f.Add(`{"from":"a@x.example","recipients":[{"address":"b@y.example","notify":"NEVER"}],"ret":"FULL","envid":"x"}` + "\nSubject: x\n\nbody\n")
+	f.Add(`{"recipients":[{"address":"b@x, evil@y"}]}` + "\n")
+	f.Add("{}\n")
+	f.Add(`{"from":"a\r\nRCPT TO:<x@y>@x.example","recipients":[{"address":"\u0000@y"}]}` + "\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		env, err := readDropEnvelope(bufio.NewReader(strings.NewReader(text)))
+		if err != nil {
+			return
+		}
+		if len(env.Recipients) == 0 {
+			t.Error("no recipients")
+		}
+		for _, addr := range append([]string{env.From}, recipientAddresses(env)...) {
+			if strings.ContainsAny(addr, "\r\n\x00,;<>") || addr == "" && len(env.From) > 0 {
+				t.Errorf("address %q", addr)
+			}
+		}
+	})
+}
+
+func recipientAddresses(env *Envelope) []string {
+	var out []string
+	for _, r := range env.Recipients {
+		out = append(out, r.Address)
+	}
+	return out
 }

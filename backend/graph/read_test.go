@@ -525,3 +525,36 @@ func TestBase64Reader(t *testing.T) {
 		}
 	}
 }
+
+// FuzzLink follows whatever is said to be a next or delta link: the token goes to our host alone, and the request line is one line.
+func FuzzLink(f *testing.F) {
+	for _, s := range []string{"http://graph.test/v1.0/users/x/messages?$skip=10", "http://graph.test:80/v1.0/x?$deltatoken=a%2Fb", "http://graph.test@evil.example/", "http://GRAPH.test/a b", "//graph.test/x",
+		"http://graph.test\\@evil.example/", "http://graph.test/\r\nHost: evil", "http://graph.test", "http://graph.test?x y", "http://graph.test#x"} {
+		f.Add(s)
+	}
+	c, _, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, _ string) {})
+	f.Fuzz(func(t *testing.T, s string) {
+		link, err := c.link(s)
+		if err != nil {
+			return
+		}
+		u, err := url.Parse(link)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keepVerbatim(u, link)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", link, nil)
+		if err != nil {
+			return
+		}
+		req.URL = u
+		var b strings.Builder
+		if err := req.Write(&b); err != nil {
+			return
+		}
+		lines := strings.Split(b.String(), "\r\n")
+		if strings.Count(lines[0], " ") != 2 || !strings.HasSuffix(lines[0], " HTTP/1.1") || !strings.EqualFold(strings.TrimSuffix(lines[1], ":80"), "Host: graph.test") {
+			t.Errorf("%q becomes %q", s, lines[:2])
+		}
+	})
+}

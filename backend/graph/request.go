@@ -357,6 +357,7 @@ func keepVerbatim(u *url.URL, link string) {
 	if !ok {
 		return
 	}
+	u.RawQuery = strings.ReplaceAll(u.RawQuery, " ", "%20")
 	i := strings.IndexAny(rest, "/?")
 	if i < 0 || rest[i] != '/' {
 		return

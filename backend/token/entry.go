@@ -120,6 +120,10 @@ func (e *entry) run(f *flight) {
 	ctx, cancel := context.WithTimeout(e.m.ctx, requestTimeout)
 	defer cancel()
 	tok, err := e.grant.fetch(ctx, e.m.clients)
+	if err == nil && strings.ContainsFunc(tok.AccessToken, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		// RFC 6750 section 2.1; it goes into a header field.
+		tok, err = nil, errors.New("the answer's access token holds what no token may")
+	}
 	if err == nil && !strings.EqualFold(tok.Type(), "Bearer") {
 		tok, err = nil, errors.New("answer is no bearer token")
 	}

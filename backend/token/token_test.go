@@ -553,3 +553,26 @@ func FuzzErrorBody(f *testing.F) {
 		})
 	})
 }
+
+// FuzzAnswer reads a successful answer of the token endpoint, or what a proxy in front of it makes of one.
+func FuzzAnswer(f *testing.F) {
+	f.Add(`{"token_type":"Bearer","expires_in":3599,"access_token":"eyJ0"}`)
+	f.Add(`{"token_type":"Bearer","expires_in":"3599","access_token":"eyJ0","refresh_in":"x"}`)
+	f.Add(`{"access_token":"a\r\nX: y","expires_in":-1}`)
+	f.Add("<html>log in</html>")
+	f.Fuzz(func(t *testing.T, body string) {
+		synctest.Test(t, func(t *testing.T) {
+			m, _ := setup(func(int) (int, http.Header, string) {
+				return 200, http.Header{"Content-Type": {"application/json"}}, body
+			})
+			defer m.Close()
+			tok, err := m.Source(contoso).Token(context.Background())
+			if err == nil && (tok.AccessToken == "" || strings.ContainsAny(tok.AccessToken, "\r\n\x00 ")) {
+				t.Errorf("token %q", tok.AccessToken)
+			}
+			if err != nil && tok != nil {
+				t.Error("a token and an error")
+			}
+		})
+	})
+}
