@@ -201,7 +201,8 @@ func TestWriteFetch(t *testing.T) {
 		{"no-mime", "RFC822.HEADER", "RFC822.HEADER {67}\r\nFrom: root@printer\r\nTo: bob@contoso.example\r\nSubject: toner low\r\n\r\n"},
 		{"empty", "BODY.PEEK[]", `BODY[] ""`},
 		{"empty", "ENVELOPE", "ENVELOPE (NIL NIL NIL NIL NIL NIL NIL NIL NIL NIL)"},
-		{"empty", "BODY.PEEK[HEADER.FIELDS (a)]", "BODY[HEADER.FIELDS (A)] {2}\r\n\r\n"},
+		{"empty", "BODY.PEEK[HEADER.FIELDS (a)]", `BODY[HEADER.FIELDS (A)] ""`}, // no blank line where there is none
+		{"empty-header", "BODY.PEEK[HEADER.FIELDS (a)]", "BODY[HEADER.FIELDS (A)] {2}\r\n\r\n"},
 		{"junk-header", "BODY.PEEK[TEXT]", "BODY[TEXT] {11}\r\nThe body.\r\n"},
 		{"nested-rfc822", "(BODY.PEEK[4.2.HEADER.FIELDS (Subject)] BODY.PEEK[4.HEADER.FIELDS (Subject)])", "BODY[4.2.HEADER.FIELDS (SUBJECT)] {17}\r\nSubject: deep\r\n\r\n BODY[4.HEADER.FIELDS (SUBJECT)] \"\""},
 		{"nested-rfc822", "BODY.PEEK[4.2.2.1]", "BODY[4.2.2.1] {7}\r\n4.2.2.1"},
