@@ -100,9 +100,9 @@ func certificateFinding(c *configFile, now time.Time) finding {
 	}
 	switch {
 	case left < 0:
-		return finding{check, failed, "expired on " + day, "Renew it, then let the server read it: kill -HUP PID."}
+		return finding{check, failed, "expired on " + day, "Renew it; the server takes it over by itself within half a minute."}
 	case left < 14*24*time.Hour:
-		return finding{check, warning, "expires on " + day, "Renew it, then let the server read it: kill -HUP PID."}
+		return finding{check, warning, "expires on " + day, "Renew it; the server takes it over by itself within half a minute."}
 	}
 	return finding{check, fine, fmt.Sprintf("for %s, until %s", names, day), ""}
 }

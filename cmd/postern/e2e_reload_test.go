@@ -134,6 +134,7 @@ func plainAuth(user, password string) string {
 func TestE2EReloadAll(t *testing.T) {
 	r := newRig(t, func(s *graphsim.Sim) { s.AddUser(sampleTenant, graphsim.UserSpec{UPN: "dora@contoso.example"}) })
 	quoted := fmt.Sprintf("%q", e2ePassword)
+	t.Setenv("E2E_SECRET", sampleSecret) // for commands that look at the configuration
 
 	idle := dial(t, r.addr["imap/none"])
 	idle.say("", "* OK")
@@ -224,6 +225,12 @@ func TestE2EReloadAll(t *testing.T) {
 		t.Errorf("after a refused configuration: %s", greeting)
 	}
 
+	// The same by command, which tells what came of it.
+	path := filepath.Join(r.dir, "postern.yaml")
+	if out, err := r.run(nil, program(t), "reload", "-c", path); err == nil || !strings.Contains(out, "not taken over") || !strings.Contains(out, "is taken by another program") {
+		t.Errorf("a port of somebody else: %v\n%s", err, out)
+	}
+
 	// Another state folder is said to need a restart; the rest is taken over.
 	r.rewrite(t, "another state folder holds only after a restart", "listeners:\n  - {protocol: smtp, address: \""+taken.Addr().String()+"\"}\n", "listeners:\n",
 		"state: state", "state: elsewhere")
@@ -234,6 +241,11 @@ func TestE2EReloadAll(t *testing.T) {
 	})
 	if _, err := os.Stat(filepath.Join(r.dir, "elsewhere")); err == nil {
 		t.Error("the other state folder was made")
+	}
+
+	r.rewrite(t, "configuration taken over", "state: elsewhere", "state: state")
+	if out, err := r.run(nil, program(t), "reload", "-c", path); err != nil || !strings.Contains(out, "Taken over.") {
+		t.Errorf("%v\n%s", err, out)
 	}
 
 	// A mailbox that goes takes its sessions along, and nobody else's.

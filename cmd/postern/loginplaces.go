@@ -88,7 +88,7 @@ func addLogin(path string, l loginConfig, inState bool) (string, error) {
 			err = fmt.Errorf("%w: run this as the file's owner, or keep the login in the state folder with --state", err)
 		}
 		if err == nil {
-			err = requestReload(p.conf)
+			err = requestReload(p.conf, "")
 		}
 		return path, err
 	}
@@ -150,7 +150,7 @@ func changeLogin(path, name string, edit func(*loginConfig) (*loginConfig, error
 			return changeLoginLines(src, i, c.Logins[i], *l)
 		})
 		if err == nil {
-			err = requestReload(p.conf)
+			err = requestReload(p.conf, "")
 		}
 		return path, err
 	}
@@ -178,8 +178,9 @@ func changeLogin(path, name string, edit func(*loginConfig) (*loginConfig, error
 // reloadFile is touched to ask a running server to read its configuration again.
 const reloadFile = "reload"
 
-// requestReload asks a running server to take the file over. Where no server has run yet there is nobody to ask.
-func requestReload(c *configFile) error {
+// requestReload asks a running server to take the file over. Where no server has run yet there is nobody to ask. With a
+// nonce the server answers; see awaitReload.
+func requestReload(c *configFile, nonce string) error {
 	dir := c.folder()
 	if _, err := os.Stat(dir); err != nil {
 		return nil
@@ -189,6 +190,10 @@ func requestReload(c *configFile) error {
 	if err != nil {
 		return fmt.Errorf("the file is written, but the running server could not be told: %w; use kill -HUP PID", err)
 	}
+	if info, err := os.Stat(dir); err == nil {
+		_ = keepOwner(f, info) // the server reads who waits for an answer; without that nobody is answered
+	}
 	now := time.Now()
-	return errors.Join(f.Close(), os.Chtimes(name, now, now))
+	_, err = f.WriteString(nonce)
+	return errors.Join(err, f.Truncate(int64(len(nonce))), f.Close(), os.Chtimes(name, now, now))
 }

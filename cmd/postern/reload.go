@@ -17,31 +17,36 @@ import (
 )
 
 // reloadConfig reads the configuration again and takes it over, all of it or nothing. It returns the configuration that
-// holds from now on.
-func reloadConfig(old *configFile, s *server, log *slog.Logger) *configFile {
+// holds from now on, and what to answer to whoever has asked.
+func reloadConfig(old *configFile, s *server, log *slog.Logger) (*configFile, reloadAnswer) {
+	var answer reloadAnswer
+	refuse := func(faults ...string) (*configFile, reloadAnswer) {
+		for _, f := range faults {
+			log.Error("configuration not taken over, the old one holds", "err", f)
+		}
+		return old, reloadAnswer{Said: faults}
+	}
 	next, err := readConfig(old.path, os.LookupEnv)
-	if err != nil {
-		lines := []string{err.Error()}
-		if next != nil {
-			lines = next.describe(next.errors)
-		}
-		for _, line := range lines {
-			log.Error("configuration not taken over, the old one holds", "err", line)
-		}
-		return old
+	switch {
+	case err != nil && next == nil:
+		return refuse(err.Error())
+	case err != nil:
+		return refuse(next.describe(next.errors)...)
 	}
 	for _, w := range next.describe(next.warnings) {
 		log.Warn(w)
+		answer.Said = append(answer.Said, w)
 	}
 	if next.State != old.State {
 		log.Warn("another state folder holds only after a restart", "key", "state", "in_use", old.State, "configured", next.State)
+		answer.Said = append(answer.Said, fmt.Sprintf("state: %s holds only after a restart, until then it stays %s", next.State, old.State))
 		next.keepState(old)
 	}
 	if err := s.takeOver(next); err != nil {
-		log.Error("configuration not taken over, the old one holds", "err", err)
-		return old
+		return refuse(err.Error())
 	}
-	return next
+	answer.Taken = true
+	return next, answer
 }
 
 // takeOver makes what conf says hold. On an error all stays as it is.

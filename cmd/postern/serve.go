@@ -64,18 +64,21 @@ watchdog as long as it really works. A listener with address: "systemd:NAME" tak
 			defer signal.Stop(hup)
 			watching, stopWatching := context.WithCancel(ctx)
 			var watch sync.WaitGroup
-			watch.Go(func() { watchReload(watching, conf.folder(), hup) })
+			var holds atomic.Pointer[configFile]
+			holds.Store(conf)
+			watch.Go(func() { watchReload(watching, holds.Load, hup) })
 			defer watch.Wait()
 			defer stopWatching()
-			return serve(ctx, conf, hup, cmd.OutOrStdout(), log)
+			return serve(ctx, &holds, hup, cmd.OutOrStdout(), log)
 		},
 	}
 	addConfigFlag(cmd)
 	return cmd
 }
 
-// serve runs what conf describes until ctx ends.
-func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.Writer, log *slog.Logger) error {
+// serve runs what the configuration in holds describes until ctx ends. Others are put there when they are taken over.
+func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os.Signal, out io.Writer, log *slog.Logger) error {
+	conf := holds.Load()
 	for _, w := range conf.describe(conf.warnings) {
 		log.Warn(w)
 	}
@@ -102,10 +105,17 @@ func serve(ctx context.Context, conf *configFile, hup <-chan os.Signal, out io.W
 			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.port.addr(), l.conf.TLS)
 		}
 	}
-	reload := func() {
+	reload := func(request os.Signal) {
 		s.systemd.reloading()
-		conf = reloadConfig(conf, s, log)
-		s.systemd.ready()
+		defer s.systemd.ready()
+		next, answer := reloadConfig(holds.Load(), s, log)
+		holds.Store(next)
+		if r, ok := request.(reloadRequest); ok && r.nonce != "" {
+			answer.Nonce = r.nonce
+			if err := answerReload(next.folder(), answer); err != nil {
+				log.Warn("a command that waits is not answered", "err", err)
+			}
+		}
 	}
 	return s.run(ctx, ready, hup, reload)
 }
@@ -338,7 +348,7 @@ func explainListenError(conf listenerConfig, err error) error {
 }
 
 // run answers clients until ctx ends or something fails that cannot be mended, then closes everything.
-func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, reload func()) error {
+func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, reload func(os.Signal)) error {
 	defer s.close()
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -367,8 +377,8 @@ func (s *server) run(ctx context.Context, ready func(), hup <-chan os.Signal, re
 		select {
 		case <-ctx.Done():
 		case <-s.pings:
-		case <-hup:
-			reload()
+		case request := <-hup:
+			reload(request)
 		}
 	}
 	cause := context.Cause(ctx)

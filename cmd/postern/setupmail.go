@@ -300,7 +300,7 @@ func (s *setup) text() string {
 		}
 	}
 	p("# Written by postern setup on %s. Every key is described in docs/configuration.md.", time.Now().Format(time.DateOnly))
-	p("# After a change: postern config check, then kill -HUP PID or a restart. Is something wrong? postern doctor.")
+	p("# After a change: postern config check, then postern reload. Is something wrong? postern doctor.")
 	p("")
 	p("# Copy of the mailboxes, mail waiting to be sent. Seen from this file's folder.")
 	p("state: %s", quote(s.State))
