@@ -117,7 +117,11 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 		case row.Tone == Good:
 			d.InStep++
 		case row.Tone == Bad, row.Tone == Warn && row.LastError != "":
-			d.Attention = append(d.Attention, attention{row.Tone, row.Address, row.LastError, row.Advice, mailboxPath(row.Address), row.Since})
+			text := row.LastError
+			if row.Word == "throttled" {
+				text = row.Detail
+			}
+			d.Attention = append(d.Attention, attention{row.Tone, row.Address, text, row.Advice, mailboxPath(row.Address), row.Since})
 		}
 	}
 	for i, in := range d.SignIns {

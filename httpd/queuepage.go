@@ -65,7 +65,8 @@ func (s *Server) queue(r *http.Request) (string, any, error) {
 
 type messageData struct {
 	backend.QueuedMessage
-	Log []backend.QueueEvent
+	Log    []backend.QueueEvent
+	Reason string // of the last failure, for people
 }
 
 func (s *Server) message(r *http.Request) (string, any, error) {
@@ -73,7 +74,13 @@ func (s *Server) message(r *http.Request) (string, any, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return "Message " + m.ID, &messageData{m, log}, nil
+	d := &messageData{QueuedMessage: m, Log: log}
+	for _, e := range log {
+		if m.LastError != "" && e.Status != "" && e.Text != "" {
+			d.Reason = e.Text
+		}
+	}
+	return "Message " + m.ID, d, nil
 }
 
 // actionDone says what each action comes to.

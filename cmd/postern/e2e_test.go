@@ -158,7 +158,7 @@ func (r *rig) writeConfig(graph string) {
 			fmt.Fprintf(&b, "  - {protocol: %s, address: \"127.0.0.1:0\", tls: %s}\n", p, mode)
 		}
 	}
-	b.WriteString("  - {protocol: http, address: \"127.0.0.1:0\"}\ntls: {certificate: cert.pem, key: key.pem}\nimap: {poll: 1s}\n")
+	b.WriteString("  - {protocol: http, address: \"127.0.0.1:0\"}\ntls: {certificate: cert.pem, key: key.pem}\nimap: {poll: 1s}\nqueue: {log_subject: true}\nhttp: {public_name: localhost}\n")
 	if err := os.WriteFile(filepath.Join(r.dir, "postern.yaml"), []byte(b.String()), 0o600); err != nil {
 		r.t.Fatal(err)
 	}
