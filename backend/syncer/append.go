@@ -66,7 +66,6 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 	if err != nil {
 		return 0, err
 	}
-	s.writes(made.ID)
 	remote := remoteOfIncoming(made, ix, &in)
 	// The message is in Graph now, so it must get into the replica even when the client hangs up.
 	return s.keepIncoming(context.WithoutCancel(ctx), id, remote, header, kept, &in)
@@ -179,7 +178,8 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	if err != nil {
 		return nil, nil, fmt.Errorf("append message: %w", err)
 	}
-	s.wrote(made)
+	s.writing(made.ID)
+	defer s.written(made.ID, made, len(rest)) // each attachment that is added makes another version
 	if err = s.finish(ctx, made, rest, row.ID == drafts || s.settings.Load().ImportMIME, in); err == nil {
 		return made, header, nil
 	}
@@ -221,11 +221,9 @@ func (s *Syncer) finish(ctx context.Context, made *graph.Message, rest []upload,
 	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
 		u.Extended = extendedFlags(in.made(), in.Flags)
 	}
-	s.writes(made.ID)
+	s.writing(made.ID)
 	m, err := s.o.Graph.Update(ctx, made.ID, u)
-	if err == nil && m != nil {
-		s.wrote(m)
-	}
+	s.written(made.ID, m, 0)
 	return err
 }
 
@@ -433,8 +431,10 @@ func (s *Syncer) adopt(ctx context.Context, row *store.Folder, m *graph.Message,
 		return 0, err
 	}
 	if in.Flags&store.FlagSeen != 0 && remote.Flags&store.FlagSeen == 0 {
-		s.writes(m.ID)
-		if _, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)}); err != nil {
+		s.writing(m.ID)
+		read, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)})
+		s.written(m.ID, read, 0)
+		if err != nil {
 			return 0, err
 		}
 		remote.Flags |= store.FlagSeen

@@ -62,7 +62,6 @@ func (s *Syncer) AppendMany(ctx context.Context, id store.FolderID, ins []Incomi
 		if m.made, m.header, err = s.create(ctx, row, m.index, m.in); err != nil {
 			return nil, fmt.Errorf("message %d of %d: %w", i+1, len(list), err)
 		}
-		s.writes(m.made.ID)
 	}
 	for i := range list {
 		m := &list[i]

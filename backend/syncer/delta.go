@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"postern/backend/graph"
@@ -15,8 +16,35 @@ import (
 // from Graph before a change and arrive here after it.
 type ownWrite struct {
 	at       time.Time
+	running  int      // changes that are under way
 	versions []string // after our changes, as far as they are known; the last few
-	open     bool     // there is one whose version is not known: the first strange row is taken for its report
+	strange  int      // changes whose version is not known: so many strange rows are taken for their reports
+	inexact  string   // what rows that do not name a version say since the last change
+}
+
+// reports says whether a row with the version tells of a change of ours, and takes note of it.
+func (w *ownWrite) reports(m *graph.Message) bool {
+	v, exact := version(m)
+	switch {
+	case !exact && w.inexact == "":
+		w.inexact = v
+		return true
+	case !exact:
+		return w.inexact == v
+	case slices.Contains(w.versions, v):
+		return true
+	case w.running > 0 || w.strange > 0:
+		w.strange = max(0, w.strange-1)
+		w.add(v)
+		return true
+	}
+	return false
+}
+
+// explains says whether the message may be as it is by changes of ours.
+func (w *ownWrite) explains(m *graph.Message) bool {
+	v, exact := version(m)
+	return w.running > 0 || w.strange > 0 || exact && slices.Contains(w.versions, v) || !exact && (w.inexact == "" || w.inexact == v)
 }
 
 // ownVersions bounds how many versions of a message are remembered.
@@ -35,17 +63,19 @@ func (w *ownWrite) add(version string) {
 // ownWriteLife bounds how long such a row is waited for. Graph shows changes late, but rarely by more.
 const ownWriteLife = 2 * time.Minute
 
-// version identifies a state of a message. Modification times have whole seconds only.
-func version(m *graph.Message) string {
+// version identifies a state of a message. Exact is false where Graph does not name it: modification times have whole
+// seconds only.
+func version(m *graph.Message) (v string, exact bool) {
 	switch {
+	case m == nil:
 	case m.ETag != "":
-		return m.ETag
+		return strings.Trim(strings.TrimPrefix(m.ETag, "W/"), `"`), true // the change key
 	case m.ChangeKey != "":
-		return m.ChangeKey
+		return m.ChangeKey, true
 	case m.Modified != nil:
-		return m.Modified.Format(time.RFC3339Nano)
+		return m.Modified.Format(time.RFC3339Nano), false
 	}
-	return "?"
+	return "?", false
 }
 
 // deltaRows translates a page and separates the removed ids. Where an id has several rows, later ones count.
@@ -177,18 +207,16 @@ func (s *Syncer) editedDrafts(row *store.Folder, msgs []*graph.Message, known []
 		if len(s.drafts) > 5000 {
 			clear(s.drafts)
 		}
-		if w, ok := s.own[id]; ok && time.Since(w.at) <= ownWriteLife && (w.open || slices.Contains(w.versions, version(m))) {
-			// This is our own work, or work of ours is under way and nobody can tell: then another row will come.
-			if !w.open {
-				s.drafts[id] = version(m)
-			}
+		v, _ := version(m)
+		if w, ok := s.own[id]; ok && time.Since(w.at) <= ownWriteLife && w.explains(m) {
+			s.drafts[id] = v
 			continue
 		}
 		before, seen := s.drafts[id]
-		s.drafts[id] = version(m)
+		s.drafts[id] = v
 		// Rows repeat, and in an earlier life this one may have been seen.
 		old := m.Modified != nil && m.Modified.Before(row.SyncedAt.Add(-time.Minute))
-		if !candidate[id] || seen && before == version(m) || !seen && old {
+		if !candidate[id] || seen && before == v || !seen && old {
 			continue
 		}
 		if edited == nil {
@@ -227,15 +255,10 @@ func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.
 		}
 		skip[id] = true // rows repeat within a page too
 		if w, ok := s.own[id]; ok {
-			v := version(m)
 			switch {
-			case now.Sub(w.at) > ownWriteLife:
+			case w.running == 0 && now.Sub(w.at) > ownWriteLife:
 				delete(s.own, id)
-			case slices.Contains(w.versions, v):
-				continue
-			case w.open:
-				w.open = false
-				w.add(v)
+			case w.reports(m):
 				s.own[id] = w
 				continue
 			}
@@ -245,34 +268,42 @@ func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.
 	return ids
 }
 
-// writes remembers that Postern is about to change these messages in Graph, or has just done so.
-func (s *Syncer) writes(ids ...string) {
-	now := time.Now()
+// writing notes that Postern is about to change these messages in Graph. Each must be followed by written.
+func (s *Syncer) writing(ids ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
 	if len(s.own) > 20000 {
 		for id, w := range s.own {
-			if now.Sub(w.at) > ownWriteLife {
+			if w.running == 0 && now.Sub(w.at) > ownWriteLife {
 				delete(s.own, id)
 			}
 		}
 	}
 	for _, id := range ids {
 		w := s.own[store.GraphID(id)]
-		w.at, w.open = now, true
+		w.at = now
+		w.running++
 		s.own[store.GraphID(id)] = w
 	}
 }
 
-// wrote remembers the version of a message after a change of ours.
-func (s *Syncer) wrote(m *graph.Message) {
+// written notes that a change has ended: the message as it is said to be since then, or nil, and how many versions there
+// were besides that nobody told.
+func (s *Syncer) written(id string, m *graph.Message, untold int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	id := store.GraphID(m.ID)
-	w := s.own[id]
-	w.at, w.open = time.Now(), false
-	w.add(version(m))
-	s.own[id] = w
+	w := s.own[store.GraphID(id)]
+	w.at = time.Now()
+	w.running = max(0, w.running-1)
+	w.inexact = ""
+	if v, exact := version(m); exact {
+		w.add(v)
+	} else {
+		untold++
+	}
+	w.strange = max(w.strange, untold)
+	s.own[store.GraphID(id)] = w
 }
 
 // manyChanged is the number of messages from which pages are cheaper than single reads: in a batch too, each counts as a

@@ -97,7 +97,6 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 		results = s.copyMany(ctx, msgs, ids, dst)
 	}
 	var done []store.Moved
-	var made []string
 	var lost []string
 	var gone []store.GraphID
 	var failed error
@@ -112,7 +111,8 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 				continue
 			}
 			done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: store.GraphID(id)})
-			made = append(made, id)
+			s.writing(id)
+			s.written(id, res.Message, 0)
 		case graph.IsNotFound(res.Err):
 			lost = append(lost, ids[i])
 		default:
@@ -128,7 +128,6 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 			failed = err
 		}
 	}
-	s.writes(made...)
 	// The work is done in Graph: it must reach the replica even when the client has just gone away.
 	cctx := context.WithoutCancel(ctx)
 	var uids map[imap.UID]imap.UID

@@ -102,12 +102,10 @@ func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []st
 		draft := msgs[i].Flags&store.FlagIsDraft != 0
 		items[i] = graph.UpdateItem{ID: ids[i], Update: updateFor(&msgs[i]), Whole: draft}
 	}
-	s.writes(ids...)
+	s.writing(ids...)
 	answers := s.o.Graph.UpdateMany(ctx, items)
-	for _, res := range answers {
-		if res.Message != nil {
-			s.wrote(res.Message)
-		}
+	for i, res := range answers {
+		s.written(ids[i], res.Message, 0)
 	}
 	var results []store.PushResult
 	var refused []store.Message
