@@ -5,9 +5,11 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -78,7 +80,6 @@ type logins struct {
 	log     *slog.Logger
 	account func(address string) (*Account, bool)
 	now     func() time.Time
-	dummy   passwordHash        // what unknown users are checked against, so that they take as long as known ones
 	secret  [32]byte            // keys the MACs under which passwords are remembered
 	hashing *semaphore.Weighted // bounds memory and CPU: each check takes its hash's memory
 	lockout lockout
@@ -90,6 +91,7 @@ type logins struct {
 	fromConfig []LoginConfig
 	fromState  []LoginConfig
 	users      map[string]*user // by folded user name
+	decoys     []passwordHash   // one like each user's, never empty; see decoy
 	generation uint64           // of users; part of each MAC, so that nothing known of older ones holds
 	right      map[[32]byte]time.Time
 	sessions   map[*Session]struct{}
@@ -102,12 +104,10 @@ func newLogins(cfg []LoginConfig, state string, account func(address string) (*A
 		log:     log,
 		account: account,
 		now:     time.Now,
-		dummy:   passwordHash{memory: hashMemory, passes: hashPasses, threads: hashThreads, salt: make([]byte, hashSalt), key: make([]byte, hashKey)},
 		hashing: semaphore.NewWeighted(int64(max(1, runtime.GOMAXPROCS(0)))),
 		right:   make(map[[32]byte]time.Time),
 	}
 	rand.Read(l.secret[:])
-	rand.Read(l.dummy.key)
 	if err := l.set(cfg); err != nil {
 		return nil, err
 	}
@@ -190,6 +190,7 @@ func (l *logins) buildLocked() {
 		}
 	}
 	l.users = users
+	l.decoys = decoysOf(users)
 	l.generation++
 	clear(l.right)
 	l.revokeLocked()
@@ -385,7 +386,7 @@ func (l *logins) check(ctx context.Context, u *user, name string, at Attempt, ma
 		return false, err
 	}
 	if u == nil {
-		l.dummy.matches(at.Password)
+		l.decoy(name).matches(at.Password)
 		return false, nil
 	}
 	// A client that opens several connections at once: the first has done the work.
@@ -397,6 +398,31 @@ func (l *logins) check(ctx context.Context, u *user, name string, at Attempt, ma
 	}
 	l.remember(name, u, mac)
 	return true, nil
+}
+
+// decoysOf returns hashes that cost as much as those of users, and match nothing.
+func decoysOf(users map[string]*user) []passwordHash {
+	out := []passwordHash{}
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		out = append(out, users[name].hash)
+	}
+	if len(out) == 0 {
+		out = append(out, passwordHash{memory: hashMemory, passes: hashPasses, threads: hashThreads, salt: make([]byte, hashSalt), key: make([]byte, hashKey)})
+	}
+	for i := range out {
+		out[i].key = make([]byte, len(out[i].key))
+		rand.Read(out[i].key)
+	}
+	return out
+}
+
+// decoy returns what an unknown user is checked against. It costs as much as the check of some known user, always the
+// same one for a name: hashes made elsewhere have other costs than ours, and one cost for all who are unknown would tell them apart.
+func (l *logins) decoy(name string) passwordHash {
+	pick := l.mac(0, name, "") // keyed, so that nobody outside knows whose it is
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.decoys[binary.BigEndian.Uint64(pick[:])%uint64(len(l.decoys))]
 }
 
 // locked returns an error while name is locked out at addr.

@@ -1,6 +1,7 @@
 package backend
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,6 @@ func testLogins(t testing.TB) (*logins, map[string]*Account) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.dummy = passwordHash{memory: 8, passes: 1, threads: 1, salt: make([]byte, 8), key: make([]byte, 16)}
 	return l, accounts
 }
 
@@ -372,5 +372,31 @@ func TestAdminLogin(t *testing.T) {
 	// A login that also opens a mailbox keeps to that; without one it must be for the pages alone.
 	if _, err := newUser(LoginConfig{Username: "x", PasswordHash: admin.PasswordHash, Admin: true, IMAP: true}, l.account); err == nil {
 		t.Error("a login for IMAP without a mailbox was taken")
+	}
+}
+
+// An unknown user costs as much as a known one, whatever the known ones' hashes cost, and always the same.
+func TestDecoysCostLikeUsers(t *testing.T) {
+	hash := func(memory, passes uint32) *user {
+		return &user{hash: passwordHash{memory: memory, passes: passes, threads: 1, salt: []byte("saltsalt"), key: make([]byte, 32)}}
+	}
+	l := &logins{decoys: decoysOf(map[string]*user{"a": hash(8, 1), "b": hash(64, 3)})}
+	costs := make(map[uint32]int)
+	for i := range 100 {
+		name := fmt.Sprint("nobody", i)
+		d := l.decoy(name)
+		costs[d.memory]++
+		if again := l.decoy(name); again.memory != d.memory || again.passes != d.passes {
+			t.Fatal("the same name costs another time something else")
+		}
+		if bytes.Equal(d.key, make([]byte, 32)) {
+			t.Fatal("a decoy can be matched")
+		}
+	}
+	if len(costs) != 2 || costs[8] < 10 || costs[64] < 10 {
+		t.Errorf("costs %v", costs)
+	}
+	if d := decoysOf(nil); len(d) != 1 || d[0].memory != hashMemory {
+		t.Errorf("without users: %+v", d)
 	}
 }
