@@ -206,7 +206,7 @@ func readConfig(path string, getenv func(string) (string, bool)) (*configFile, e
 func explainReadError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist: write it with postern config example >%s, then edit it", path, path)
+		return fmt.Errorf("%s does not exist: postern setup writes one, step by step, and postern config example prints one to edit", path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("%s may not be read by this user: %w", path, err)
 	}

@@ -400,11 +400,16 @@ func (c *configFile) oneOf(path, value string, allowed ...string) {
 	if slices.Contains(allowed, value) {
 		return
 	}
+	// Two letters changed places is a distance of two; of short words that would be another word.
+	best, near := "", 3
 	for _, a := range allowed {
-		if strings.EqualFold(a, value) || editDistance(strings.ToLower(value), a) == 1 {
-			c.errorf(path, "%q is unknown; did you mean %s?", value, a)
-			return
+		if n := editDistance(strings.ToLower(value), strings.ToLower(a)); n < near && (n < 2 || len(a) > 3) && n < len(a)/2+1 {
+			best, near = a, n
 		}
+	}
+	if best != "" {
+		c.errorf(path, "%q is unknown; did you mean %s?", value, best)
+		return
 	}
 	c.errorf(path, "%q is unknown: write %s", value, strings.Join(allowed, ", "))
 }

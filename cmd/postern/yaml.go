@@ -39,7 +39,7 @@ func (d *decoder) decode(src []byte, dst any) {
 	d.lines, d.expanded = make(map[string]int), make(map[string]bool)
 	file, err := parser.ParseBytes(src, 0)
 	if err != nil {
-		d.syntaxError(err)
+		d.syntaxError(src, err)
 		return
 	}
 	var body ast.Node
@@ -62,12 +62,19 @@ func (d *decoder) decode(src []byte, dst any) {
 
 var syntaxErrorAt = regexp.MustCompile(`^\[(\d+):\d+\] (.*)`)
 
-func (d *decoder) syntaxError(err error) {
+// bareVariable is a ${NAME} without quotes within { }, where YAML takes its brackets for its own.
+var bareVariable = regexp.MustCompile(`\{[^'"]*:\s*\$\{`)
+
+func (d *decoder) syntaxError(src []byte, err error) {
 	text := err.Error()
 	first, _, _ := strings.Cut(text, "\n")
 	if m := syntaxErrorAt.FindStringSubmatch(first); m != nil {
 		line, _ := strconv.Atoi(m[1])
-		d.problems = append(d.problems, problem{line, "not valid YAML: " + m[2]})
+		what := "not valid YAML: " + m[2]
+		if lines := splitLines(src); line > 0 && line <= len(lines) && bareVariable.MatchString(lines[line-1]) {
+			what += `; within { } write "${NAME}" in quotes`
+		}
+		d.problems = append(d.problems, problem{line, what})
 		return
 	}
 	d.problems = append(d.problems, problem{text: "not valid YAML: " + first})
