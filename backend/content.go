@@ -43,6 +43,15 @@ func (m *Mailbox) Headers(ctx context.Context, uids []imap.UID, yield func(uid i
 	return nil
 }
 
+// KeptHeaders returns the header blocks of those of the messages whose headers the replica has.
+func (m *Mailbox) KeptHeaders(ctx context.Context, uids []imap.UID) (map[imap.UID][]byte, error) {
+	headers, err := m.account.store.HeadersOf(ctx, m.view.id, uids)
+	if err != nil {
+		return nil, translate("read headers", err)
+	}
+	return headers, nil
+}
+
 func (m *Mailbox) headers(ctx context.Context, uids []imap.UID, yield func(imap.UID, []byte) error) error {
 	rows, err := m.rows(ctx, uids)
 	if err != nil {

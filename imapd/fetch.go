@@ -77,10 +77,10 @@ type fetcher struct {
 	s   *session
 	req *fetchRequest
 
-	needsHeader, needsBody bool
-	tellsFlags             bool // asked for
-	setsSeen               bool
-	gone                   bool // some messages do not exist any more
+	needsHeader, needsBody, tellsHeader bool
+	tellsFlags                          bool // asked for
+	setsSeen                            bool
+	gone                                bool // some messages do not exist any more
 
 	preview  *fetchItem          // if asked for
 	previews map[imap.UID]string // of messages whose bytes are not kept
@@ -97,6 +97,7 @@ func newFetcher(s *session, req *fetchRequest) *fetcher {
 		it := &req.items[i]
 		f.needsHeader = f.needsHeader || it.needsHeader()
 		f.needsBody = f.needsBody || it.needsBody()
+		f.tellsHeader = f.tellsHeader || it.tellsHeader()
 		f.setsSeen = f.setsSeen || it.seen
 		if it.kind == fetchPreview {
 			f.preview = it
@@ -151,6 +152,11 @@ func (f *fetcher) chunk(lo, hi int) error {
 		return f.s.enc.Err()
 	}
 	if f.needsBody {
+		if f.tellsHeader {
+			if err := f.keptHeaders(); err != nil {
+				return err
+			}
+		}
 		return f.bodies()
 	}
 	if f.needsHeader {
@@ -197,6 +203,22 @@ func (f *fetcher) headers() error {
 		f.gone = f.gone || !ok
 		return !ok
 	})
+	for i := range f.rows {
+		f.rows[i].header = got[f.rows[i].msg.UID]
+	}
+	return nil
+}
+
+// keptHeaders gives the rows those of their headers that are in the replica.
+func (f *fetcher) keptHeaders() error {
+	uids := make([]imap.UID, len(f.rows))
+	for i := range f.rows {
+		uids[i] = f.rows[i].msg.UID
+	}
+	got, err := f.s.view.mbox.KeptHeaders(f.s.ctx, uids)
+	if err != nil {
+		return err
+	}
 	for i := range f.rows {
 		f.rows[i].header = got[f.rows[i].msg.UID]
 	}

@@ -68,6 +68,12 @@ func (it *fetchItem) needsHeader() bool {
 	return it.kind == fetchEnvelope || it.kind == fetchSection
 }
 
+// tellsHeader reports whether the item is answered from the replica's header even where the bytes are at hand: what was
+// told from it before must not be told otherwise.
+func (it *fetchItem) tellsHeader() bool {
+	return it.kind == fetchSection && !it.needsBody()
+}
+
 // fetchRequest is a FETCH command. RFC 9051 section 6.4.5.
 type fetchRequest struct {
 	set   imap.NumSet

@@ -170,3 +170,53 @@ func TestSearchBodiesAfar(t *testing.T) {
 		t.Errorf("what is decided by flags: %q", got)
 	}
 }
+
+// What a client was told of a message's header before the message itself was read is not taken back: Exchange keeps the
+// header as it came, and writes another one when it is asked for the text.
+func TestToldHeaderStays(t *testing.T) {
+	w := newSimWorld(t, graphsim.Options{})
+	const header = "Received: from a by b; Mon, 2 Mar 2026 10:00:00 +0000\r\nX-First: one\r\nSUBJECT: =?iso-8859-1?q?gr=FC=DFe?=\r\nfrom: \"Doe, Jane\" <jane@a.example> (comment)\r\n" +
+		"To: b@b.example,\r\n\tc@c.example\r\nDate: Mon,  2 Mar 2026 10:00:00 GMT\r\nMessage-ID: <told@a.example>\r\n" +
+		"Content-Type: multipart/alternative; boundary=original\r\nMIME-Version: 1.0 (as sent)\r\n"
+	text := []byte(header + "\r\n--original\r\nContent-Type: text/plain\r\n\r\nplain\r\n--original\r\nContent-Type: text/html\r\n\r\n<p>html\r\n--original--\r\n")
+	w.sim.AddMessage(alice, "inbox", text, graphsim.MessageSpec{})
+	w.sim.AddMessage(alice, "sentitems", text, graphsim.MessageSpec{}) // has no transport headers
+	w.serve(Limits{})
+	c := w.login("alice")
+	for _, mailbox := range []string{"INBOX", "Sent"} {
+		c.ok("EXAMINE " + mailbox)
+		items := []string{"ENVELOPE", "BODY.PEEK[HEADER.FIELDS (Subject From To Date Message-ID X-First Reply-To)]", "BODY.PEEK[HEADER.FIELDS (X-First)]<2.5>"}
+		told := make([]string, len(items))
+		ask := func(item string) string {
+			t.Helper()
+			responses, tagged := c.responses("FETCH 1 (" + item + ")")
+			if !strings.HasPrefix(tagged, "OK") || len(responses) != 1 {
+				t.Fatalf("%s: %q %s", item, responses, tagged)
+			}
+			return string(responses[0])
+		}
+		for i, item := range items {
+			told[i] = ask(item)
+		}
+		read := w.sim.CountRequests(func(q graphsim.Request) bool { return strings.HasSuffix(q.Template, "/$value") })
+		whole := ask("BODY.PEEK[]")
+		if mailbox == "INBOX" && (read != 0 || strings.Contains(whole, "SUBJECT: =?iso")) {
+			t.Fatalf("nothing is tested: %d messages were read before, the text is %s", read, whole)
+		}
+		for i, item := range items {
+			if got := ask(item); got != told[i] {
+				t.Errorf("%s: %s is\n%s\nand was\n%s", mailbox, item, got, told[i])
+			}
+			// Beside what needs the text it says the same.
+			want := strings.TrimSuffix(told[i], ")")
+			if got := ask(item + " BODY.PEEK[TEXT]"); !strings.HasPrefix(got, want) {
+				t.Errorf("%s: %s with the text is\n%s\nand was\n%s", mailbox, item, got, told[i])
+			}
+		}
+		// How the content is written must fit the content.
+		boundary := regexp.MustCompile(`boundary="?([^"\r\n;]+)`).FindStringSubmatch(ask("BODY.PEEK[HEADER.FIELDS (Content-Type)]"))
+		if boundary == nil || !strings.Contains(whole, "--"+boundary[1]+"--") {
+			t.Errorf("%s: boundary %q is not that of\n%s", mailbox, boundary, whole)
+		}
+	}
+}

@@ -28,7 +28,7 @@ type fetchRow struct {
 	seq    uint32
 	msg    backend.Message
 	flags  []imap.Flag // to be told; filled only if they are
-	header []byte      // from the replica; used where body is nil
+	header []byte      // from the replica
 	body   content
 
 	preview   string
@@ -158,7 +158,14 @@ func writeBytes(e *wire.Encoder, body io.ReaderAt, span message.Span, p *partial
 
 func writeHeaderFields(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 	header := row.header
-	if row.body != nil {
+	if row.body != nil && it.tellsHeader() && header != nil {
+		own, err := message.HeaderBytes(row.body, row.body.Index())
+		if err != nil {
+			e.NIL()
+			return fmt.Errorf("read header: %w", err)
+		}
+		header = message.CompleteHeader(header, own)
+	} else if row.body != nil {
 		span, ok := row.body.Index().Section(it.section.path, "HEADER")
 		if !ok {
 			e.String("")

@@ -246,3 +246,21 @@ func TestFilterAddressField(t *testing.T) {
 		}
 	}
 }
+
+func TestCompleteHeader(t *testing.T) {
+	const own = "From: new\r\nX-Extra: 1\r\nContent-Type: text/html\r\nMIME-Version: 1.0\r\nX-Extra: 2\r\n\r\nbody: no field\r\n"
+	for _, tt := range []struct{ told, want string }{
+		{"", own},
+		{"from: old\r\n folded\r\nCONTENT-TYPE: text/plain\r\nContent-Language: de\r\n\r\n",
+			"from: old\r\n folded\r\nX-Extra: 1\r\nX-Extra: 2\r\nContent-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n"},
+		{"x-extra: told\r\njunk\r\nX-Other: cut", "x-extra: told\r\nX-Other: cut\r\nFrom: new\r\nContent-Type: text/html\r\nMIME-Version: 1.0\r\n\r\n"},
+	} {
+		got := string(CompleteHeader([]byte(tt.told), []byte(own)))
+		if got != tt.want {
+			t.Errorf("%q completed is %q, want %q", tt.told, got, tt.want)
+		}
+		if again := string(CompleteHeader([]byte(got), []byte(own))); tt.told != "" && again != got {
+			t.Errorf("completed twice it is %q, once %q", again, got)
+		}
+	}
+}

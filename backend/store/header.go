@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"slices"
+
+	"github.com/emersion/go-imap/v2"
 )
 
 // headerData is a packed header on its way into the table.
@@ -17,6 +19,15 @@ type headerCopy struct{ from, to MessageID }
 // SetHeaders keeps raw headers, replacing earlier ones. A nil Header notes that
 // Graph has none, unless one is kept. Messages that are gone are passed over.
 func (s *Store) SetHeaders(ctx context.Context, rows []HeaderRow) error {
+	return s.writeHeaders(ctx, rows, (*tx).putHeaders)
+}
+
+// AddHeaders is SetHeaders for messages that have no header yet; that of the others stays.
+func (s *Store) AddHeaders(ctx context.Context, rows []HeaderRow) error {
+	return s.writeHeaders(ctx, rows, (*tx).addHeaders)
+}
+
+func (s *Store) writeHeaders(ctx context.Context, rows []HeaderRow, write func(*tx, []headerData) error) error {
 	type packed struct {
 		id   int64
 		data []byte
@@ -71,14 +82,20 @@ func (s *Store) SetHeaders(ctx context.Context, rows []HeaderRow) error {
 				return err
 			}
 		}
-		return t.putHeaders(data)
+		return write(t, data)
 	})
 }
 
 func (t *tx) putHeaders(list []headerData) error {
+	return t.insertHeaders(list, "DO UPDATE SET data = excluded.data")
+}
+
+func (t *tx) addHeaders(list []headerData) error { return t.insertHeaders(list, "DO NOTHING") }
+
+func (t *tx) insertHeaders(list []headerData, conflict string) error {
 	// The last of two for one message wins; a statement may not hit a row twice.
 	slices.SortStableFunc(list, func(a, b headerData) int { return cmp.Compare(a.id, b.id) })
-	rows := newRowInserter(t, "headers (message, data)", 2, " ON CONFLICT (message) DO UPDATE SET data = excluded.data")
+	rows := newRowInserter(t, "headers (message, data)", 2, " ON CONFLICT (message) "+conflict)
 	for i, h := range list {
 		if i+1 < len(list) && list[i+1].id == h.id {
 			continue
@@ -127,6 +144,23 @@ func (s *Store) Headers(ctx context.Context, ids []MessageID) (map[MessageID][]b
 	})
 	if err != nil {
 		return nil, s.db.explain("read headers", err)
+	}
+	return out, nil
+}
+
+// HeadersOf is Headers for the messages with some UIDs of a folder.
+func (s *Store) HeadersOf(ctx context.Context, folder FolderID, uids []imap.UID) (map[imap.UID][]byte, error) {
+	ids := make([]MessageID, len(uids))
+	for i, uid := range uids {
+		ids[i] = messageID(folder, uid)
+	}
+	headers, err := s.Headers(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[imap.UID][]byte, len(headers))
+	for id, h := range headers {
+		out[id.UID()] = h
 	}
 	return out, nil
 }

@@ -91,6 +91,7 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 			return err
 		}
 	}
+	ctx = context.WithoutCancel(ctx)
 	ix, index, err := IndexBody(w)
 	if err != nil {
 		return err
@@ -99,7 +100,9 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 	if err != nil {
 		return err
 	}
-	ctx = context.WithoutCancel(ctx)
+	if header, index, err = s.keepTold(ctx, m.ID, header, ix, index); err != nil {
+		return err
+	}
 	kept, err := s.prepareBody(ctx, w, index, false)
 	if err != nil {
 		return err
@@ -114,7 +117,6 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		}
 		ch, err := kept.attach(ctx, m.ID)
 		if err == nil {
-			// From here on header and text say the same.
 			err = s.o.Store.SetHeaders(ctx, []store.HeaderRow{{ID: m.ID, Header: header}})
 		}
 		return []store.Changes{ch}, err
@@ -123,6 +125,27 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 		s.announceHeaders([]store.HeaderRow{{ID: m.ID, Header: header}}, m.Folder)
 	}
 	return err
+}
+
+// keepTold makes header and structure of a message that has just been read say what clients may have been told before, from
+// a header that was read without the text: Exchange puts the two together anew each time, and not alike.
+func (s *Syncer) keepTold(ctx context.Context, id store.MessageID, own []byte, ix *message.Index, index []byte) (header, newIndex []byte, err error) {
+	// Nobody can put another header in place of one that is there.
+	if err := s.o.Store.AddHeaders(ctx, []store.HeaderRow{{ID: id, Header: own}}); err != nil {
+		return nil, nil, err
+	}
+	headers, err := s.o.Store.Headers(ctx, []store.MessageID{id})
+	if err != nil {
+		return nil, nil, err
+	}
+	told := headers[id]
+	if len(told) == 0 || bytes.Equal(told, own) {
+		return own, index, nil
+	}
+	header = message.CompleteHeader(told, own)
+	ix.Root.Envelope = message.ParseEnvelope(header)
+	newIndex, err = ix.MarshalBinary()
+	return header, newIndex, err
 }
 
 // stageFrom is the size from which a body is made durable before commits are held up for it.

@@ -107,7 +107,7 @@ func (s *Syncer) headerRange(ctx context.Context, row *store.Folder, msgs []stor
 				delete(want, page[i].ID)
 			}
 		}
-		if err := s.o.Store.SetHeaders(ctx, rows); err != nil {
+		if err := s.o.Store.AddHeaders(ctx, rows); err != nil {
 			return err
 		}
 		s.announceHeaders(rows, row.ID)
@@ -151,7 +151,7 @@ func (s *Syncer) headersOf(ctx context.Context, msgs []store.Message, exact bool
 				failed = res.Err
 			}
 		}
-		if err := s.o.Store.SetHeaders(ctx, rows); err != nil {
+		if err := s.o.Store.AddHeaders(ctx, rows); err != nil {
 			return nil, err
 		}
 		if len(part) > 0 {
@@ -206,7 +206,7 @@ func (s *Syncer) headerPageBackground(ctx context.Context, row *store.Folder) (d
 				rows = append(rows, store.HeaderRow{ID: id, Header: headerOf(&page[i])})
 			}
 		}
-		if err := s.o.Store.SetHeaders(ctx, rows); err != nil {
+		if err := s.o.Store.AddHeaders(ctx, rows); err != nil {
 			return err
 		}
 		s.announceHeaders(rows, row.ID)
