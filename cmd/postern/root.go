@@ -25,7 +25,7 @@ New here? postern demo needs no file and no Microsoft 365: it brings a sample te
 	}
 	cmd.PersistentFlags().String("log-level", envOr("POSTERN_LOG_LEVEL", "info"), "debug, info, warn or error; also from POSTERN_LOG_LEVEL")
 	cmd.PersistentFlags().String("log-format", envOr("POSTERN_LOG_FORMAT", "auto"), "text, json, or auto: text on a terminal, else json; also from POSTERN_LOG_FORMAT")
-	cmd.AddCommand(serveCommand(), demoCommand(), configCommand(), loginCommand(), queueCommand(), sendmailCommand(), doctorCommand(), setupCommand(), signinCommand(), reloadCommand(), backupCommand(), restoreCommand(), healthCommand(), versionCommand(), simulatorCommand())
+	cmd.AddCommand(serveCommand(), demoCommand(), configCommand(), loginCommand(), queueCommand(), sendmailCommand(), doctorCommand(), setupCommand(), signinCommand(), reloadCommand(), backupCommand(), restoreCommand(), healthCommand(), serviceCommand(), versionCommand(), simulatorCommand())
 	return cmd
 }
 

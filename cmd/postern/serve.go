@@ -48,36 +48,44 @@ watchdog as long as it really works. A listener with address: "systemd:NAME" tak
 			if err != nil {
 				return err
 			}
-			log, err := newLogger(cmd, slog.LevelInfo)
-			if err != nil {
-				return err
-			}
-			conf, err := readConfig(path, os.LookupEnv)
-			if err != nil {
-				return err
-			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-			defer stop()
-			context.AfterFunc(ctx, stop) // a second signal ends the program at once
-			hup := make(chan os.Signal, 1)
-			signal.Notify(hup, syscall.SIGHUP)
-			defer signal.Stop(hup)
-			watching, stopWatching := context.WithCancel(ctx)
-			var watch sync.WaitGroup
-			var holds atomic.Pointer[configFile]
-			holds.Store(conf)
-			watch.Go(func() { watchReload(watching, holds.Load, hup) })
-			defer watch.Wait()
-			defer stopWatching()
-			return serve(ctx, &holds, hup, cmd.OutOrStdout(), log)
+			return hosted(cmd, func(ctx context.Context, log *slog.Logger, ready func()) error {
+				conf, err := readConfig(path, os.LookupEnv)
+				if err != nil {
+					return err
+				}
+				hup := make(chan os.Signal, 1)
+				signal.Notify(hup, syscall.SIGHUP)
+				defer signal.Stop(hup)
+				watching, stopWatching := context.WithCancel(ctx)
+				var watch sync.WaitGroup
+				var holds atomic.Pointer[configFile]
+				holds.Store(conf)
+				watch.Go(func() { watchReload(watching, holds.Load, hup) })
+				defer watch.Wait()
+				defer stopWatching()
+				return serve(ctx, &holds, hup, cmd.OutOrStdout(), log, ready)
+			})
 		},
 	}
 	addConfigFlag(cmd)
 	return cmd
 }
 
-// serve runs what the configuration in holds describes until ctx ends. Others are put there when they are taken over.
-func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os.Signal, out io.Writer, log *slog.Logger) error {
+// unhosted runs fn as an ordinary program: it ends on SIGTERM and SIGINT, and logs where the flags say.
+func unhosted(cmd *cobra.Command, fn func(ctx context.Context, log *slog.Logger, ready func()) error) error {
+	log, err := newLogger(cmd, slog.LevelInfo)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	return fn(ctx, log, func() {})
+}
+
+// serve runs what the configuration in holds describes until ctx ends. Others are put there when they are taken over. It calls isReady
+// when clients are answered.
+func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os.Signal, out io.Writer, log *slog.Logger, isReady func()) error {
 	conf := holds.Load()
 	for _, w := range conf.describe(conf.warnings) {
 		log.Warn(w)
@@ -104,6 +112,7 @@ func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os
 		for _, l := range s.fronts {
 			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.port.addr(), l.conf.TLS)
 		}
+		isReady()
 	}
 	reload := func(request os.Signal) {
 		s.systemd.reloading()
