@@ -612,36 +612,50 @@ type crlfWriter struct {
 }
 
 func (c *crlfWriter) Write(p []byte) (int, error) {
-	c.buf = c.buf[:0]
-	start := 0
-	for i, b := range p {
-		switch b {
-		case '\n':
-			if c.cr && i == start {
-				start = i + 1 // the LF of a CRLF
-			} else {
-				c.buf = append(c.buf, p[start:i]...)
-				c.buf = append(c.buf, '\r', '\n')
-				start = i + 1
-			}
-			c.cr = false
-		case '\r':
-			c.buf = append(c.buf, p[start:i]...)
-			c.buf = append(c.buf, '\r', '\n')
-			start = i + 1
-			c.cr = true
-		default:
-			c.cr = false
+	n := len(p)
+	if c.cr && n > 0 {
+		c.cr = false
+		if p[0] == '\n' {
+			p = p[1:] // the LF of a CRLF whose CR has become one
 		}
 	}
-	c.buf = append(c.buf, p[start:]...)
-	if n := len(c.buf); n > 0 {
-		c.open = c.buf[n-1] != '\n'
+	c.buf = c.buf[:0]
+	for len(p) > 0 {
+		// Whole lines that end as they should are most of what comes.
+		end := bytes.IndexByte(p, '\n')
+		line := p
+		if end >= 0 {
+			line = p[:end+1]
+		}
+		p = p[len(line):]
+		if cr := bytes.IndexByte(line, '\r'); cr < 0 || cr == len(line)-2 && end >= 0 {
+			if cr < 0 && end >= 0 {
+				c.buf = append(append(c.buf, line[:end]...), '\r', '\n')
+			} else {
+				c.buf = append(c.buf, line...)
+			}
+			continue
+		}
+		for i, b := range line {
+			switch {
+			case b == '\r':
+				c.buf = append(c.buf, '\r', '\n')
+			case b == '\n' && i > 0 && line[i-1] == '\r':
+			case b == '\n':
+				c.buf = append(c.buf, '\r', '\n')
+			default:
+				c.buf = append(c.buf, b)
+			}
+		}
+		c.cr = len(p) == 0 && line[len(line)-1] == '\r'
+	}
+	if k := len(c.buf); k > 0 {
+		c.open = c.buf[k-1] != '\n'
 		if _, err := c.w.Write(c.buf); err != nil {
 			return 0, err
 		}
 	}
-	return len(p), nil
+	return n, nil
 }
 
 // Close ends the last line.
