@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -50,6 +51,8 @@ type conn struct {
 	afterCR bool
 	chunk   int64 // device profile: bytes of a BDAT chunk still to come
 	greeted bool  // device profile: the client has said HELO or EHLO, or it was said for it
+	alone   bool  // the last that go-smtp was given is DATA's line, and nothing before or behind it
+	behind  bool  // a message has been read past go-smtp: its last line is what go-smtp gets next
 
 	mu        sync.Mutex
 	inner     net.Conn // raw, or the TLS connection over it
@@ -79,34 +82,89 @@ func newConn(s *Server, raw net.Conn, remote netip.Addr) *conn {
 // Read waits for input under the deadline that belongs to the session's state. Any
 // error ends the connection for good.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.behind {
+		c.behind = false
+		return copy(p, lastLine), nil
+	}
 	for {
-		if err := c.beginRead(); err != nil {
+		n, upgrade, err := c.readUnder(p, c.read)
+		if err != nil {
 			return 0, err
 		}
-		n, upgrade, err := c.read(p)
-		if err != nil {
-			c.endRead()
-			return 0, c.readFailed(err)
-		}
-		c.endRead()
 		if !upgrade {
-			c.mu.Lock()
-			ended, seen := c.ended, c.unsure
-			c.unsure = ""
-			c.mu.Unlock()
-			if seen != "" {
-				c.server.mail.Answered(seen)
-			}
-			if ended {
-				// What came in the very moment may be the end of a message: it must not be accepted without an answer.
-				return 0, errEnded
-			}
+			c.alone = n > 0 && p[n-1] == '\n' && bytes.EqualFold(bytes.TrimSpace(p[:n]), []byte("DATA"))
 			return n, nil
 		}
 		if err := c.startTLS(); err != nil {
 			return 0, err
 		}
 	}
+}
+
+// readUnder calls read under the deadline of the session's state.
+func (c *conn) readUnder(p []byte, read func([]byte) (int, bool, error)) (n int, upgrade bool, err error) {
+	if err := c.beginRead(); err != nil {
+		return 0, false, err
+	}
+	waited := len(c.held) == 0 && len(c.ready) == 0 // for the client, who has had time to read what it was sent
+	n, upgrade, err = read(p)
+	c.endRead()
+	if err != nil {
+		return 0, false, c.readFailed(err)
+	}
+	if upgrade {
+		return 0, true, nil
+	}
+	c.mu.Lock()
+	ended, seen := c.ended, ""
+	if waited {
+		seen, c.unsure = c.unsure, ""
+	}
+	c.mu.Unlock()
+	if seen != "" {
+		c.server.mail.Answered(seen)
+	}
+	if ended {
+		// What came in the very moment may be the end of a message: it must not be accepted without an answer.
+		return 0, false, errEnded
+	}
+	return n, false, nil
+}
+
+// message returns a reader of the message whose DATA has just been answered, nil where go-smtp's own must be used: because it may
+// hold the message's beginning already, or the client's line ends are mended.
+func (c *conn) message(limit int64) *messageReader {
+	if !c.alone || c.bareLF || len(c.ready) > 0 {
+		return nil
+	}
+	if limit <= 0 {
+		limit = math.MaxInt64
+	}
+	return &messageReader{c: c, room: limit, most: c.server.limits.LineLength}
+}
+
+// fill reads more of a message into held.
+func (c *conn) fill() error {
+	buf := make([]byte, messageChunk)
+	n, _, err := c.readUnder(buf, func(p []byte) (int, bool, error) {
+		c.mu.Lock()
+		inner := c.inner
+		c.mu.Unlock()
+		n, err := inner.Read(p)
+		if n > 0 {
+			err = nil // it comes again
+		}
+		return n, false, err
+	})
+	if err != nil {
+		return err
+	}
+	if len(c.held) == 0 {
+		c.held = buf[:n]
+	} else {
+		c.held = append(c.held[:len(c.held):len(c.held)], buf[:n]...)
+	}
+	return nil
 }
 
 func (c *conn) beginRead() error {
@@ -170,18 +228,30 @@ func (c *conn) read(p []byte) (n int, upgrade bool, err error) {
 	c.mu.Lock()
 	inner := c.inner
 	look := c.server.opts.TLS == TLSStart && !c.encrypted && !c.loggedIn
+	raw := c.dataMode
 	c.mu.Unlock()
 	if !look {
-		if len(c.held) > 0 {
-			n = copy(p, c.held)
-			c.held = c.held[n:]
-			return n, false, nil
+		if len(c.held) == 0 {
+			buf := p
+			if !raw && len(p) < 4096 {
+				buf = make([]byte, 4096)
+			}
+			if n, err = inner.Read(buf); n == 0 {
+				return 0, false, err
+			} // another error comes again
+			if raw {
+				return n, false, nil
+			}
+			c.held = append(c.held, buf[:n]...)
 		}
-		n, err = inner.Read(p)
-		if n > 0 {
-			return n, false, nil // the error comes again
+		// Commands line by line, so that go-smtp does not hold the message when DATA comes.
+		out := c.held
+		if i := bytes.IndexByte(out, '\n'); i >= 0 && !raw {
+			out = out[:i+1]
 		}
-		return 0, false, err
+		n = copy(p, out)
+		c.held = c.held[n:]
+		return n, false, nil
 	}
 	for {
 		end := bytes.IndexByte(c.held, '\n') + 1

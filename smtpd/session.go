@@ -272,7 +272,13 @@ func (s *session) Data(r io.Reader) (err error) {
 	defer sub.Discard()
 
 	in := &input{r: r}
-	if _, err := io.Copy(sub, in); err != nil {
+	if !chunked {
+		if m := s.conn.message(s.server.opts.MaxMessage); m != nil {
+			in.r = m
+			defer m.finish()
+		}
+	}
+	if _, err := io.CopyBuffer(onlyWriter{sub}, in, make([]byte, messageChunk)); err != nil {
 		if in.err != nil {
 			return s.inputFailed(in.err)
 		}
@@ -340,6 +346,9 @@ func (i *input) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// onlyWriter keeps io.CopyBuffer to its buffer.
+type onlyWriter struct{ io.Writer }
 
 // validAddress refuses what must not get into a header field. go-smtp unquotes local
 // parts and takes nearly any byte in a domain, so a comma there would add a recipient
