@@ -31,6 +31,7 @@ type Account struct {
 	store   *store.Store
 	graph   *graph.Client
 	budget  *graph.Budget
+	large   sync.Mutex // held while a message goes by upload sessions
 	syncer  *syncer.Syncer
 	learned addresses
 	calls   callHistory

@@ -97,3 +97,46 @@ func TestDraftOfRefusedMessage(t *testing.T) {
 		t.Error("delivered")
 	}
 }
+
+// Two large messages of one mailbox go one after the other: together they would use up what Graph takes in five minutes,
+// and both begin anew.
+func TestLargeOneAfterTheOther(t *testing.T) {
+	adjustOutbox = func(o *outbox.Options) { o.Retries = []time.Duration{20 * time.Millisecond} }
+	t.Cleanup(func() { adjustOutbox = nil })
+	sim, url := newSim(t, graphsim.Options{})
+	inject(t, sim, graphsim.Fault{Path: "/attachments$|createUploadSession", Delay: 300 * time.Millisecond})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.SendWait = 0
+	b, _ := start(t, cfg)
+	text, _ := largeMessage("mixed", 4<<20)
+	var ids []string
+	for range 2 {
+		id, err := submit(t, b, loginOf(t, b, alice), envelope(bob), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	eventually(t, nil, "one sent", func() bool { return len(sim.Delivered()) == 1 })
+	for _, id := range ids {
+		row, err := b.store.Outbox().Get(t.Context(), id)
+		if err != nil || row.State != store.StateQueued {
+			continue
+		}
+		if row.Attempts != 0 || row.NextAttempt.IsZero() {
+			t.Errorf("row %+v", row)
+		}
+		box, _, err := store.OpenOutbox(t.Context(), cfg.State)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer box.Close()
+		if _, err := outbox.Ask(t.Context(), box, id, outbox.Retry, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, nil, "both sent", func() bool { return len(sim.Delivered()) == 2 })
+	if n := len(sim.Messages(alice, "drafts")); n != 0 {
+		t.Errorf("%d drafts left", n)
+	}
+}

@@ -30,6 +30,12 @@ const (
 	// send nothing (observed, not documented). After an unclear end such a message
 	// goes by way of a draft.
 	doubtfulMIME = 2_200_000
+	// uploadPatience is how long a piece of an attachment waits for Graph's limit of 150 MB in 5 minutes. Giving up
+	// would throw away what is there already, which counts.
+	uploadPatience = 10 * time.Minute
+	// waitForLarge is when to come back to a large message while another one of the mailbox is under way: two that share
+	// the limit would both end in its middle.
+	waitForLarge = 15 * time.Second
 )
 
 // sender is the outbox's way to Exchange.
@@ -153,6 +159,11 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 		return fmt.Errorf("take message apart: %w", err)
 	}
 
+	if !a.large.TryLock() {
+		return &outbox.Error{Outcome: outbox.Temporary, Uncounted: true, Status: "4.4.5", RetryAfter: waitForLarge,
+			Text: "Another large message of the mailbox is being handed over.", Err: errors.New("another large message is under way")}
+	}
+	defer a.large.Unlock()
 	if job.Attempts > 1 || job.WasUnclear() || job.Drafting() {
 		// A draft whose creation ended unclearly is not on our records.
 		if err := s.removeStrays(ctx, a, job); err != nil {
@@ -178,7 +189,7 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 	for _, att := range split.Attachments {
 		job.SetUploaded(done, total)
 		ctx := graph.WithUploaded(ctx, func(n int64) { job.SetUploaded(done+n, total) })
-		_, err := a.graph.UploadAttachment(ctx, draft.ID, graph.NewAttachment{
+		_, err := a.graph.UploadAttachment(graph.WithPatience(ctx, uploadPatience), draft.ID, graph.NewAttachment{
 			Name: att.Name, ContentType: att.ContentType, ContentID: strings.Trim(att.ContentID, "<>"),
 			IsInline: att.Inline, Size: att.Size,
 		}, func(offset int64) (io.ReadCloser, error) { return openAt(att.Open, offset) })

@@ -35,11 +35,12 @@ func run() error {
 	messages := flag.Int("messages", 0, "synthetic messages in alice's Inbox, with -sample")
 	latency := flag.Duration("latency", 0, "wait before each request is worked on")
 	noLimits := flag.Bool("no-limits", false, "switch throttling off")
+	maxMessage := flag.Int64("max-message", 0, "largest message in bytes that a mailbox may send; 0 for Exchange's default, 35 MB")
 	mutable := flag.Bool("mutable-mime", false, "return other bytes at each reading of $value")
 	verbose := flag.Bool("v", false, "log requests")
 	flag.Parse()
 
-	opts := graphsim.Options{Admin: true, Latency: *latency, MutableMIME: *mutable}
+	opts := graphsim.Options{Admin: true, Latency: *latency, MutableMIME: *mutable, MaxMessage: *maxMessage}
 	if *noLimits {
 		opts.Limits = graphsim.Limits{MaxConcurrent: -1, Requests: -1, UploadBytes: -1, SendsPerMinute: -1}
 	}
