@@ -118,7 +118,7 @@ func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte,
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
 	line("From: Mail Delivery System <mailer-daemon@%s>", domainOf(job.Mailbox))
 	line("To: %s", headerAddress(job.EnvelopeFrom))
-	line("Subject: %s", mime.QEncoding.Encode("utf-8", singleLine(words.subject+subject)))
+	line("%s", foldField("Subject: "+mime.QEncoding.Encode("utf-8", shorten(words.subject+subject, maxNoticeSubject))))
 	line("Date: %s", now.Format(time.RFC1123Z))
 	line("Message-ID: %s", noticeID(job, n.Kind))
 	if job.MessageID != "" {
@@ -164,11 +164,11 @@ func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte,
 				line("Original-Recipient: %s; %s", singleLine(typ), singleLine(addr))
 			}
 		}
-		addrType := "rfc822"
-		if !isASCII(r.Address) {
-			addrType = "utf-8" // RFC 6533 section 3
+		addrType, addr := "rfc822", singleLine(r.Address)
+		if !isASCII(addr) {
+			addrType, addr = "utf-8", utf8Xtext(addr)
 		}
-		line("Final-Recipient: %s; %s", addrType, singleLine(r.Address))
+		line("Final-Recipient: %s; %s", addrType, addr)
 		line("Action: %s", n.Kind)
 		status := n.Status
 		if status == "" {
@@ -176,7 +176,10 @@ func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte,
 		}
 		line("Status: %s", status)
 		if n.Text != "" {
-			line("Diagnostic-Code: X-Postern; %s", singleLine(n.Text))
+			line("%s", foldField("Diagnostic-Code: X-Postern; "+onlyASCII(singleLine(n.Text))))
+		}
+		if n.Kind == outbox.Delayed {
+			line("Will-Retry-Until: %s", job.Expires.Format(time.RFC1123Z))
 		}
 		line("Last-Attempt-Date: %s", now.Format(time.RFC1123Z))
 	}
@@ -212,6 +215,50 @@ func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte,
 	line("")
 	line("--%s--", boundary)
 	return b.Bytes()
+}
+
+// maxNoticeSubject is how many bytes of the original's subject a notice repeats in its own.
+const maxNoticeSubject = 400
+
+// foldField breaks a field at blanks, so that no line is longer than need be. RFC 5322 section 2.1.1.
+func foldField(s string) string {
+	var b strings.Builder
+	length := 0
+	for i, word := range strings.Split(s, " ") {
+		if i > 0 {
+			if i > 1 && word != "" && length+1+len(word) > 76 {
+				b.WriteString("\r\n")
+				length = 0
+			}
+			b.WriteByte(' ')
+			length++
+		}
+		b.WriteString(word)
+		length += len(word)
+	}
+	return b.String()
+}
+
+// utf8Xtext writes an international address in the form for reports of seven bits. RFC 6533 section 3.
+func utf8Xtext(addr string) string {
+	var b strings.Builder
+	for _, r := range addr {
+		if r < 0x80 && r != '\\' && r != '+' && r != '=' {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "\\x{%X}", r)
+		}
+	}
+	return b.String()
+}
+
+func onlyASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 0x80 {
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 func domainOf(address string) string {

@@ -364,6 +364,7 @@ func (s *Submission) buildHeader(fields []message.Field) ([]byte, error) {
 // maxLogSubject is how many bytes of a subject the log keeps.
 const maxLogSubject = 250
 
+// shorten keeps s within n bytes and one line.
 func shorten(s string, n int) string {
 	s = singleLine(s)
 	if len(s) > n {

@@ -439,7 +439,7 @@ func TestNoticeText(t *testing.T) {
 		if !ix.Root.IsType("multipart", "report") || len(ix.Root.Children) != 3 || !ix.Root.Children[1].IsType("message", "delivery-status") {
 			t.Errorf("structure of\n%s", raw)
 		}
-		if bytes.Contains(raw, []byte("\r\nInjected")) || !bytes.Contains(raw, []byte("Final-Recipient: utf-8; jürgen")) {
+		if bytes.Contains(raw, []byte("\r\nInjected")) || !bytes.Contains(raw, []byte("Final-Recipient: utf-8; j\\x{FC}rgen@x.example")) {
 			t.Errorf("fields of\n%s", raw)
 		}
 	}
