@@ -78,6 +78,7 @@ type LoginConfig struct {
 type DropConfig struct {
 	Dir   string      // "" for none
 	Login LoginConfig // in whose name it goes out; see Backend.FixedLogin
+	Local string      // address for mail to users of this machine; "" for the login's mailbox
 }
 
 // SizePolicy is configuration key imap.size.

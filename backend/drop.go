@@ -2,6 +2,7 @@ package backend
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -112,6 +113,7 @@ type dropFolder struct {
 	b     *Backend
 	dir   string
 	login *Login
+	local string // in place of recipients without a domain
 	log   *slog.Logger
 }
 
@@ -127,7 +129,7 @@ func (b *Backend) openDrop(c DropConfig, account func(address string) (*Account,
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make drop folder: %w", err)
 	}
-	return &dropFolder{b: b, dir: c.Dir, login: login, log: b.log.With("drop", c.Dir)}, nil
+	return &dropFolder{b: b, dir: c.Dir, login: login, local: cmp.Or(c.Local, login.Account.Address()), log: b.log.With("drop", c.Dir)}, nil
 }
 
 // dropping is the drop folder at work; there may be none.
@@ -273,7 +275,7 @@ func (d *dropFolder) take(ctx context.Context, id, path string) error {
 		return &Error{Kind: TooLarge, Op: op, Err: fmt.Errorf("it has %d bytes", info.Size())}
 	}
 	r := bufio.NewReaderSize(f, 64<<10)
-	env, err := readDropEnvelope(r)
+	env, err := readDropEnvelope(r, d.local)
 	if err != nil {
 		return &Error{Kind: Refused, Op: op, Err: err}
 	}
@@ -299,7 +301,7 @@ func (d *dropFolder) take(ctx context.Context, id, path string) error {
 }
 
 // readDropEnvelope reads and checks the first line.
-func readDropEnvelope(r *bufio.Reader) (*Envelope, error) {
+func readDropEnvelope(r *bufio.Reader, local string) (*Envelope, error) {
 	var head []byte
 	for {
 		piece, err := r.ReadSlice('\n')
@@ -326,12 +328,22 @@ func readDropEnvelope(r *bufio.Reader) (*Envelope, error) {
 	}
 	env := &Envelope{From: line.From, Ret: line.Ret, EnvID: line.EnvID}
 	for _, rc := range line.Recipients {
+		if LocalUser(rc.Address) {
+			rc.Address = local
+		}
 		if !plainAddress(rc.Address) {
 			return nil, errors.New("a recipient's address is malformed")
 		}
 		env.Recipients = append(env.Recipients, Recipient{Address: rc.Address, Notify: rc.Notify})
 	}
 	return env, nil
+}
+
+// LocalUser reports whether a recipient is a user of this machine, such as root, whose mail goes to DropConfig.Local.
+func LocalUser(name string) bool {
+	return name != "" && len(name) <= 64 && name[0] != '-' && !strings.ContainsFunc(name, func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-' || r == '.' || r == '+')
+	})
 }
 
 // plainAddress refuses what must not get into a header field.

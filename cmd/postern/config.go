@@ -158,6 +158,7 @@ type queueConfig struct {
 type sendmailConfig struct {
 	Mailbox      string   `yaml:"mailbox"`       // whose mailbox it goes through; none: sendmail is off
 	Drop         string   `yaml:"drop"`          // folder into which messages are put; state/drop when absent
+	Local        string   `yaml:"local"`         // address for mail to local users, such as root; the mailbox's when absent
 	FallbackFrom string   `yaml:"fallback_from"` // in place of senders that are not the mailbox's
 	SendAs       []string `yaml:"send_as"`       // senders to be left as they are, besides the mailbox's
 	SaveToSent   string   `yaml:"save_to_sent"`  // true or false

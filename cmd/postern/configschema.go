@@ -136,6 +136,7 @@ var schemaText = map[string]string{
 	"queue.min_free":                        "Mail is put off when the disk of the state folder has less room than this.",
 	"sendmail.mailbox":                      "The mailbox its mail goes through; without it the command is off.",
 	"sendmail.drop":                         "The folder into which the command puts mail.",
+	"sendmail.local":                        "Mail to users of this machine, such as cron's to root, goes to this address; when absent to the mailbox.",
 	"sendmail.fallback_from":                "Senders that are not the mailbox's are replaced by this.",
 	"sendmail.send_as":                      "Senders to be left as they are, besides the mailbox's.",
 	"sendmail.save_to_sent":                 "false removes copies from Sent Items.",

@@ -87,6 +87,7 @@ const dropFolder = "drop"
 func (c *configFile) checkSendmail(mailboxes map[string]bool) {
 	s := &c.Sendmail
 	c.checkSender("sendmail.fallback_from", s.FallbackFrom)
+	c.checkSender("sendmail.local", s.Local)
 	c.checkCopies("sendmail.save_to_sent", s.SaveToSent)
 	switch {
 	case s.Mailbox == "" && s.Drop != "":
@@ -110,6 +111,6 @@ func (s sendmailConfig) dropFolder() backend.DropConfig {
 	if s.Mailbox == "" {
 		return backend.DropConfig{}
 	}
-	return backend.DropConfig{Dir: s.Drop, Login: backend.LoginConfig{Username: "sendmail", Mailbox: s.Mailbox, SendAs: s.SendAs,
+	return backend.DropConfig{Dir: s.Drop, Local: s.Local, Login: backend.LoginConfig{Username: "sendmail", Mailbox: s.Mailbox, SendAs: s.SendAs,
 		RewriteFrom: true, FallbackFrom: s.FallbackFrom, DropCopy: s.SaveToSent == "false"}}
 }

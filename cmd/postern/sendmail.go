@@ -41,9 +41,10 @@ within a second, or when it is started again. Programs that call /usr/sbin/sendm
   -f SENDER      envelope sender, for notices of failure
   -F NAME        name of the sender, when the message has no From
   -N WISHES      notices wanted: never, or any of success,failure,delay
-  -C FILE        configuration file; else POSTERN_CONFIG, else /etc/postern/postern.yaml
+  -C FILE        configuration file, also --config; else POSTERN_CONFIG, else /etc/postern/postern.yaml
   --drop FOLDER  drop folder, for users who may not read the configuration; also from POSTERN_DROP
 
+Mail to names without a domain, as cron sends it to root, goes to sendmail.local of the configuration.
 Other options of sendmail that ask for nothing are accepted. The exit status is that of sysexits.h.`,
 		DisableFlagParsing: true, // its options come from before POSIX
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -97,15 +98,18 @@ func parseSendmail(args []string) (*sendmailArgs, error) {
 			a.rcpts = append(a.rcpts, args...)
 			break
 		}
-		if arg == "--drop" || strings.HasPrefix(arg, "--drop=") {
-			value, ok := strings.CutPrefix(arg, "--drop=")
+		if name, value, ok := strings.Cut(arg, "="); name == "--drop" || name == "--config" {
 			if !ok {
 				if len(args) == 0 {
-					return nil, sendmailFailed(exUsage, "--drop needs a folder")
+					return nil, sendmailFailed(exUsage, "%s needs a value", name)
 				}
 				value, args = args[0], args[1:]
 			}
-			a.drop = value
+			if name == "--drop" {
+				a.drop = value
+			} else {
+				a.config = value
+			}
 			continue
 		}
 		if len(arg) < 2 || arg[0] != '-' {
@@ -199,8 +203,8 @@ func sendmail(cmd *cobra.Command, args []string) error {
 			if one = strings.Trim(strings.TrimSpace(one), "<>"); one == "" {
 				continue
 			}
-			if at := strings.LastIndexByte(one, '@'); at < 1 || at == len(one)-1 || strings.ContainsAny(one, " \t\r\n<>;()") {
-				return sendmailFailed(exNoUser, "%q is no address: Postern knows no local users, write it with its domain", one)
+			if at := strings.LastIndexByte(one, '@'); !backend.LocalUser(one) && (at < 1 || at == len(one)-1 || strings.ContainsAny(one, " \t\r\n<>;()")) {
+				return sendmailFailed(exNoUser, "%q is no address", one)
 			}
 			env.Recipients = append(env.Recipients, backend.Recipient{Address: one, Notify: a.notify})
 		}
@@ -309,7 +313,11 @@ func (a *sendmailArgs) recipients(header []byte) (kept []byte, rcpts []string) {
 		bcc := strings.EqualFold(f.Name, "Bcc")
 		if bcc || strings.EqualFold(f.Name, "To") || strings.EqualFold(f.Name, "Cc") {
 			for _, addr := range message.ParseAddressList(f.Value) {
-				if s := addr.Addr(); strings.Contains(s, "@") && !out[strings.ToLower(s)] {
+				s := addr.Addr()
+				if addr.Host == "" || addr.Host == message.MissingDomain {
+					s = addr.Mailbox
+				}
+				if (addr.Host != message.MissingDomain && strings.Contains(s, "@") || backend.LocalUser(s)) && !out[strings.ToLower(s)] {
 					out[strings.ToLower(s)] = true
 					rcpts = append(rcpts, s)
 				}
