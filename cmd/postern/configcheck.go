@@ -235,6 +235,9 @@ func (c *configFile) checkHash(path string, l *loginConfig) {
 	if err := backend.CheckHash(l.PasswordHash); err != nil {
 		c.errorf(key, "%v; postern login hash prints a good one", err)
 	}
+	if strings.Contains(exampleConfig, l.PasswordHash) && slices.ContainsFunc(c.Listeners, listenerConfig.reachable) {
+		c.errorf(key, "this is the example's password, which everybody knows, and other machines reach a listener: postern login passwd %s", l.Username)
+	}
 }
 
 func (c *configFile) checkListeners() {
@@ -350,6 +353,12 @@ func (c *configFile) checkTLS() {
 	} else if left < 14*24*time.Hour {
 		c.warnf("tls.certificate", "expires on %s", cert.Leaf.NotAfter.Format(time.DateOnly))
 	}
+}
+
+// reachable reports whether other machines can reach the listener, as far as its address tells.
+func (l listenerConfig) reachable() bool {
+	host, _, err := net.SplitHostPort(l.Address)
+	return err == nil && !loopbackHost(host)
 }
 
 // usesTLS reports whether the listener needs the certificate.
