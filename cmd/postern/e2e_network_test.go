@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -163,4 +164,59 @@ func fakeProxy(t *testing.T, status int) string {
 		}
 	}()
 	return l.Addr().String()
+}
+
+// Everything but a managed identity goes through the proxy that the environment names, and past it where NO_PROXY says so.
+func TestE2EProxy(t *testing.T) {
+	w := newSetupWorld(t)
+	w.sim.AddManagedIdentity(sampleTenant, sampleClientID)
+	var mu sync.Mutex
+	asked := make(map[string]int)
+	proxy := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.Host+map[bool]string{true: " token", false: ""}[strings.HasSuffix(r.URL.Path, "/token")]]++
+		mu.Unlock()
+		w.sim.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(proxy.Close)
+	run := func(env []string, args ...string) (string, error) {
+		cmd := exec.Command(program(t), args...)
+		cmd.Env = append(os.Environ(), append([]string{"HTTP_PROXY=" + proxy.URL, "NO_PROXY=", "no_proxy=", "http_proxy="}, env...)...)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	flags := func(more ...string) []string {
+		args := []string{"setup", "--no-input", "--force"}
+		for k, v := range w.flags {
+			if v != "" {
+				args = append(args, "--"+k, v)
+			}
+		}
+		return append(args, more...)
+	}
+	w.flags["login-url"], w.flags["graph-url"] = "http://login.afar.example", "http://graph.afar.example"
+	if err := os.Chmod(w.flags["client-secret-file"], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(nil, flags()...); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, _ := run(nil, "doctor", "-c", w.flags["config"]) // warns that http is no https
+	saidInOneLine(t, "doctor", out, "Graph host graph.afar.example: answers", "through the proxy "+strings.TrimPrefix(proxy.URL, "http://"))
+	if asked["login.afar.example token"] == 0 || asked["graph.afar.example"] == 0 {
+		t.Errorf("the proxy was asked for %v", asked)
+	}
+	if out, err := run([]string{"NO_PROXY=.afar.example"}, "doctor", "-c", w.flags["config"]); err == nil || !strings.Contains(out, "the name login.afar.example") {
+		t.Errorf("past the proxy: %v\n%s", err, out)
+	}
+
+	// The identity service answers on this machine; the name stands for its address, which the proxy must not see.
+	clear(asked)
+	w.flags["login-url"], w.flags["client-secret-file"], w.flags["tenant"], w.flags["client-id"] = "http://identity.afar.example", "", "", ""
+	if out, err := run(nil, flags("--sign-in", "managed-identity")...); err == nil || !strings.Contains(out, "sign-in") {
+		t.Errorf("the identity was found through the proxy: %v\n%s", err, out)
+	}
+	if asked["identity.afar.example token"] != 0 {
+		t.Errorf("the proxy was asked for the identity: %v", asked)
+	}
 }

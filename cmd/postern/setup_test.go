@@ -139,6 +139,23 @@ func TestWrongSteps(t *testing.T) {
 		}, what: "clock is 1h ahead of Microsoft's", remedy: "check this machine's clock", exit: 2},
 		{name: "certificate not uploaded", break_: func(t *testing.T, w *setupWorld) { w.useCertificate(t, false) },
 			what: "AADSTS700027", remedy: "the certificate is the one uploaded", exit: 2},
+		{name: "certificate expired", break_: func(t *testing.T, w *setupWorld) {
+			c, k, err := selfSigned("Postern", nil, -time.Hour, false)
+			w.flags["client-secret-file"], w.flags["certificate"], w.flags["key"] = "", filepath.Join(w.dir, "c.pem"), filepath.Join(w.dir, "k.pem")
+			if err := errors.Join(err, writeNew(w.flags["certificate"], c, 0o600), writeNew(w.flags["key"], k, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			w.upload(t, c)
+		}, what: "has expired on", remedy: "ake a new one", exit: 2},
+		{name: "listener's certificate expired", break_: func(t *testing.T, w *setupWorld) {
+			c, k, err := selfSigned("localhost", []string{"localhost"}, -time.Hour, true)
+			w.flags["imap"], w.flags["tls-certificate"], w.flags["tls-key"] = ":0", filepath.Join(w.dir, "c.pem"), filepath.Join(w.dir, "k.pem")
+			if err := errors.Join(err, writeNew(w.flags["tls-certificate"], c, 0o600), writeNew(w.flags["tls-key"], k, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}, what: "expired on", remedy: "enew it", exit: 2},
+		{name: "file that others can read", break_: func(t *testing.T, w *setupWorld) { open(t, w.dir, w.flags["client-secret-file"]) },
+			what: "everybody on this machine can read", remedy: "chmod 640", exit: 1, passes: true}, // a simulator's secret is only warned about
 		{name: "port taken", break_: func(t *testing.T, w *setupWorld) {
 			l, err := net.Listen("tcp", w.flags["smtp"])
 			if err != nil {
