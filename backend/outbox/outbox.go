@@ -107,6 +107,8 @@ type Job struct {
 	q         *Queue
 	progress  progress
 	requestID string
+
+	uploadTold time.Time // when the log last told of its upload
 }
 
 // SetRequestID notes the Graph request that the log is to name for this attempt.

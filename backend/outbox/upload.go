@@ -1,5 +1,7 @@
 package outbox
 
+import "time"
+
 // Upload is how far a message that is sent in pieces has come.
 type Upload struct{ Done, Total int64 } // bytes
 
@@ -8,10 +10,21 @@ func (j *Job) SetUploaded(done, total int64) {
 	if j.q == nil {
 		return
 	}
+	now := time.Now()
 	j.q.mu.Lock()
-	defer j.q.mu.Unlock()
+	if _, under := j.q.uploads[j.ID]; !under {
+		j.uploadTold = now
+	}
 	j.q.uploads[j.ID] = Upload{done, total}
+	j.q.mu.Unlock()
+	if now.Sub(j.uploadTold) >= uploadLog {
+		j.uploadTold = now
+		j.q.log.Info("message is being uploaded", "queue_id", j.ID, "mailbox", j.Mailbox, "done", done, "of", total)
+	}
 }
+
+// uploadLog is how often the log tells of a long upload.
+const uploadLog = 30 * time.Second
 
 // Uploads returns the messages that are being sent in pieces now, by id.
 func (q *Queue) Uploads() map[string]Upload {

@@ -123,7 +123,11 @@ func (m *systemd) watch(ctx context.Context, alive func(context.Context) error, 
 func (s *server) statusLine(ctx context.Context) string {
 	accounts := s.states()
 	inStep, trouble := 0, ""
+	var done, total int
 	for _, a := range accounts {
+		if f := a.Filling; f != nil {
+			done, total = done+f.Done, total+f.Total
+		}
 		switch {
 		case a.LastError != "":
 			trouble = "; " + a.Address + ": " + a.LastError
@@ -132,6 +136,9 @@ func (s *server) statusLine(ctx context.Context) string {
 		}
 	}
 	line := fmt.Sprintf("%d of %s in step", inStep, plural(len(accounts), "mailbox", "mailboxes"))
+	if total > 0 {
+		line += fmt.Sprintf("; listing for the first time, %d%% of %d messages", 100*min(done, total)/total, total)
+	}
 	if counts, err := s.backend.QueueCounts(ctx); err == nil {
 		waiting := 0
 		for _, state := range waitingStates {

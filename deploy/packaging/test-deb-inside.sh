@@ -52,6 +52,7 @@ YAML
 echo "POSTERN_CLIENT_SECRET=sample-secret" >>/etc/postern/postern.env
 echo "# an administrator was here" >>/etc/postern/postern.env
 [ "$(stat -c '%G' /etc/postern/postern.yaml)" = postern ] || fail "the configuration's group"
+cp /etc/postern/postern.yaml /test/
 
 step "start, under the unit's settings, on ports below 1024"
 systemctl start postern.service || fail "does not start"
@@ -118,6 +119,8 @@ systemctl start postern.service || fail "does not start after the restore"
 until_ok 60 has second
 [ "$(imap INBOX "UID SEARCH SUBJECT first" | tr -d '\r')" = "$uid" ] || fail "the restore has changed the UIDs"
 
+cp /usr/bin/postern /test/program
+
 step "remove: configuration and state stay"
 DEBIAN_FRONTEND=noninteractive dpkg -r postern
 systemctl is-active -q postern.service && fail "still runs" || true
@@ -129,4 +132,23 @@ getent passwd postern && fail "the user stays" || true
 getent group postern && fail "the group stays" || true
 left=$(find / -xdev \( -path /proc -o -path /sys -o -path /test -o -path /run -o -path /var/log -o -path /dev \) -prune -o -name '*postern*' -print | grep -v '/postern-test.service$' || true)
 [ -z "$left" ] || fail "left behind: $left"
-dpkg -l postern 2>/dev/null | grep -q '^.[^n]' && dpkg -s postern 2>/dev/null | grep Status || true
+
+step "by hand: a program copied to the machine makes itself a service"
+mv /test/program /usr/local/bin/postern
+mkdir /etc/postern
+cp /test/postern.yaml /etc/postern/postern.yaml
+chmod 600 /etc/postern/postern.yaml
+echo "POSTERN_CLIENT_SECRET=sample-secret" >/etc/postern/postern.env
+postern service status && fail "a service that is not there runs" || true
+postern service install
+postern service start
+until_ok 60 postern health --ready -c /etc/postern/postern.yaml
+postern service status
+[ "$(ps -o user= -p "$(systemctl show -p MainPID --value postern.service)" 2>/dev/null || stat -c %U "/proc/$(systemctl show -p MainPID --value postern.service)")" = postern ] || fail "runs as another user"
+postern service stop
+set +e
+postern service status
+[ $? = 3 ] || fail "status of a stopped service"
+set -e
+postern service uninstall
+systemctl cat postern.service 2>/dev/null && fail "the unit stays" || true
