@@ -388,7 +388,7 @@ func FuzzDropEnvelope(f *testing.F) {
 	f.Add("{}\n")
 	f.Add(`{"from":"a\r\nRCPT TO:<x@y>@x.example","recipients":[{"address":"\u0000@y"}]}` + "\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		env, err := readDropEnvelope(bufio.NewReader(strings.NewReader(text)))
+		env, err := readDropEnvelope(bufio.NewReader(strings.NewReader(text)), alice)
 		if err != nil {
 			return
 		}

@@ -15,7 +15,8 @@ func TestUnclearWithoutEnd(t *testing.T) {
 	for range 1000 {
 		x.script = append(x.script, step{err: unclear})
 	}
-	bubble(t, x, Options{Lifetime: 6 * time.Hour, Warn: time.Hour}, func(r *rig) {
+	waits := []time.Duration{15 * time.Second, time.Minute, 2 * time.Minute, 5 * time.Minute}
+	bubble(t, x, Options{Lifetime: 30 * time.Minute, Warn: 5 * time.Minute, Retries: waits}, func(r *rig) {
 		t := r.t
 		id, err := r.submit(0, func(s *store.Submission) {
 			s.Recipients = []store.Recipient{{Address: "b@y", Notify: []string{"DELAY", "FAILURE"}}}
@@ -23,12 +24,12 @@ func TestUnclearWithoutEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Hour)
+		time.Sleep(15 * time.Minute)
 		synctest.Wait()
 		if n := x.told(); len(n) != 1 || n[0].Kind != Delayed {
-			t.Errorf("after two hours told %+v", n)
+			t.Errorf("half-way told %+v", n)
 		}
-		time.Sleep(5 * time.Hour)
+		time.Sleep(21 * time.Minute)
 		synctest.Wait()
 		row := r.row(id)
 		if row.State != store.StateBounced {
@@ -38,14 +39,14 @@ func TestUnclearWithoutEnd(t *testing.T) {
 			t.Errorf("told %+v", n)
 		}
 		calls := x.called()
-		if n := len(calls); n < 10 || n > 25 {
-			t.Errorf("%d attempts in 6 hours", n)
+		if n := len(calls); n < 6 || n > 12 {
+			t.Errorf("%d attempts in half an hour", n)
 		}
 		var waits []time.Duration
 		for i := 1; i < len(calls); i++ {
 			waits = append(waits, calls[i].Sub(calls[i-1]))
 		}
-		if waits[0] > 30*time.Second || waits[1] > 45*time.Second || slices.Max(waits) < 30*time.Minute || slices.Max(waits) > 40*time.Minute {
+		if waits[0] > 30*time.Second || waits[1] > 45*time.Second || slices.Max(waits) < 5*time.Minute || slices.Max(waits) > 6*time.Minute {
 			t.Errorf("waits %v", waits)
 		}
 	})
@@ -110,7 +111,7 @@ func TestDraftsOfGivenUp(t *testing.T) {
 			for range 100 {
 				x.script = append(x.script, step{err: tt.err, draft: true})
 			}
-			bubble(t, x, Options{Lifetime: time.Hour}, func(r *rig) {
+			bubble(t, x, Options{Lifetime: 3 * time.Minute}, func(r *rig) {
 				t := r.t
 				id, err := r.submit(tt.wait, func(s *store.Submission) { s.EnvelopeFrom = "" })
 				if (err != nil) != (tt.state == store.StateRefused) {
@@ -128,7 +129,7 @@ func TestDraftsOfGivenUp(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				time.Sleep(3 * time.Hour)
+				time.Sleep(6 * time.Minute)
 				synctest.Wait()
 				if row := r.row(id); row.State != tt.state || !row.NextAttempt.IsZero() || row.Progress != "" || len(r.files()) != 0 {
 					t.Errorf("row %+v, files %v", row, r.files())
