@@ -134,6 +134,7 @@ func (b *Body) Close() error { return b.body.Close() }
 func (m *Mailbox) Body(ctx context.Context, uid imap.UID) (*Body, error) {
 	// Mostly it is kept, and then one question to the store is enough.
 	if b, err := m.account.store.BodyOf(ctx, m.view.id, uid); err == nil {
+		m.account.backend.observer.Body(true)
 		b, err := indexed(b)
 		return b, translate("read message", err)
 	} else if !errors.Is(err, store.ErrNoBody) {

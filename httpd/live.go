@@ -13,6 +13,7 @@ import (
 // Times of event streams.
 const (
 	liveEvery  = 2 * time.Second  // between two looks at what a page shows
+	liveShare  = 20               // at most this part of the time is spent on looking, for one stream
 	liveAlive  = 20 * time.Second // after so long without a change a comment is sent, so that nobody takes the stream for dead
 	liveLonger = 30 * time.Second // how long writing one event may take
 )
@@ -55,11 +56,17 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
 	ses := sessionOf(ctx)
-	tick := time.NewTicker(s.liveEvery)
-	defer tick.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	last := make(map[string]string)
 	sent := time.Now()
 	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		}
+		began := time.Now()
 		if !ses.holds(s.opts.Backend, remote(r)) || s.sessions.of(r, s.opts.Backend) == nil {
 			_ = send("event: signedout\ndata: {}\n\n") // the stream ends anyway
 			return
@@ -97,11 +104,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			}
 			sent = time.Now()
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+		// What takes long, because mailboxes or the log are many, is done less often.
+		next.Reset(max(s.liveEvery, liveShare*time.Since(began)))
 	}
 }
 

@@ -59,6 +59,7 @@ func (s *Syncer) walked(f *folder, name string, n int) {
 		return
 	}
 	now := time.Now()
+	s.status.LastSync = now // the job itself may take an hour
 	w.done += n
 	if w.pace = append(w.pace, sample{now, w.done}); len(w.pace) > paceSamples {
 		w.pace = w.pace[1:]
