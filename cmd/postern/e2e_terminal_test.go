@@ -99,7 +99,7 @@ func TestE2EFromNothing(t *testing.T) {
 	term.answer("SMTP address [127.0.0.1:2525]:", strings.TrimPrefix(w.flags["login-url"], "http://")) // taken
 	term.answer("SMTP address [127.0.0.1:2525]:", w.flags["smtp"])
 	term.answer("IMAP address [127.0.0.1:1143]:", w.flags["imap"])
-	term.answer("Status page address [127.0.0.1:8025]:", w.flags["http"])
+	term.answer("Pages address [127.0.0.1:8025]:", w.flags["http"])
 	term.answer("User name for "+sampleUser+" ["+sampleUser+"]:", "")
 	term.answer(ready, "postern doctor; echo ended with $?")
 	term.answer("ended with 0\n"+ready, "postern serve &")
