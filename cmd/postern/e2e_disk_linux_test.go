@@ -45,17 +45,19 @@ func (r *rig) remount(t *testing.T, flags uintptr, megabytes int) {
 	}
 }
 
-// addConfig adds lines to the configuration of a stopped server.
-func (r *rig) addConfig(t *testing.T, lines string) {
+// setQueue adds a key to the queue section of a stopped server's configuration.
+func (r *rig) setQueue(t *testing.T, key string) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(r.dir, "postern.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	path := filepath.Join(r.dir, "postern.yaml")
+	src, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.WriteString(lines); err != nil {
-		t.Fatal(err)
+	changed := strings.Replace(string(src), "queue: {", "queue: {"+key+", ", 1)
+	if changed == string(src) {
+		t.Fatal("the configuration has no queue section")
 	}
-	if err := f.Close(); err != nil {
+	if err := os.WriteFile(path, []byte(changed), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -89,8 +91,8 @@ func (r *rig) onceEach(t *testing.T, accepted map[string]bool) {
 // room again everything does, without a restart.
 func TestE2EDiskFull(t *testing.T) {
 	for _, tt := range []struct{ name, config string }{
-		{"with room kept free", "queue: {min_free: 2MB}\n"},
-		{"to the last byte", "queue: {min_free: 0}\n"},
+		{"with room kept free", "min_free: 2MB"},
+		{"to the last byte", "min_free: 0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -98,7 +100,7 @@ func TestE2EDiskFull(t *testing.T) {
 			r.stop()
 			const size = 10
 			r.smallDisk(t, size)
-			r.addConfig(t, tt.config)
+			r.setQueue(t, tt.config)
 			r.start()
 			before := r.snapshot(t, sampleUser, "INBOX")
 			if err := r.sim.Inject(graphsim.Fault{Path: "/send(Mail)?$", Status: 503}); err != nil {
@@ -127,7 +129,7 @@ func TestE2EDiskFull(t *testing.T) {
 			}
 			for range 60 { // the last gaps, too
 				submit(30_000)
-				if tt.config == "queue: {min_free: 0}\n" {
+				if tt.config == "min_free: 0" {
 					submit(3_000)
 				}
 			}
@@ -227,7 +229,7 @@ func TestE2EStateReadOnly(t *testing.T) {
 	r := newRig(t, nil)
 	r.stop()
 	r.smallDisk(t, 20)
-	r.addConfig(t, "queue: {min_free: 0}\n")
+	r.setQueue(t, "min_free: 0")
 	r.start()
 	before := r.snapshot(t, sampleUser, "INBOX")
 	// The databases and the lock are open for writing, which a file system that is made read-only would refuse to

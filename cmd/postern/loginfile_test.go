@@ -264,7 +264,8 @@ func TestReadOnlyAllows(t *testing.T) {
 		t.Errorf("smtp and read-only: %s", out)
 	}
 	conf, err := readConfig(c, testEnv)
-	if err != nil || len(conf.warnings) > 0 || len(conf.Logins) != 2 || !slices.Equal(conf.Logins[1].Allow, []string{"imap"}) {
+	if err != nil || len(conf.warnings) > 0 || len(conf.Logins) != 3 || // with those that setup made, a person's and the administrator's
+		conf.Logins[2].Username != "viewer" || !slices.Equal(conf.Logins[2].Allow, []string{"imap"}) {
 		t.Errorf("%+v, %v, %v", conf.Logins, conf.warnings, err)
 	}
 	src, err := os.ReadFile(c)
