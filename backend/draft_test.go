@@ -57,6 +57,10 @@ func TestDraftDeletedMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, nil, "sending refused for now", func() bool {
+		row, err := b.store.Outbox().Get(t.Context(), id)
+		return err == nil && row.State == store.StateQueued && row.Attempts == 1
+	})
 	drafts := sim.Messages(alice, "drafts")
 	if len(drafts) != 1 {
 		t.Fatalf("%d drafts", len(drafts))
