@@ -3,7 +3,9 @@ package syncer
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"postern/backend/graph"
@@ -56,7 +58,14 @@ const fetchTries = 3
 func (s *Syncer) fetchBody(ctx context.Context, m store.Message) error {
 	for try := 1; ; try++ {
 		err := s.fetchBodyOnce(ctx, m)
-		if err == nil || try == fetchTries || !graph.IsTemporary(err) || graph.IsThrottled(err) {
+		if graph.IsNotFound(err) {
+			err = s.whyNotFound(ctx, m, err)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errStillThere) && try < foundTries:
+		case try >= fetchTries || !graph.IsTemporary(err) || graph.IsThrottled(err):
 			return err
 		}
 		s.log.Debug("message is read again", "uid", m.UID, "err", err)
@@ -68,6 +77,41 @@ func (s *Syncer) fetchBody(ctx context.Context, m store.Message) error {
 	}
 }
 
+// foundTries is how often the text of a message is asked for that Graph says it does not find, while it lists it.
+const foundTries = 5
+
+// errStillThere means that Graph does not find the text of a message that is there. It is a temporary failure: a program
+// that is told that a message is gone never asks for it again.
+var errStillThere = &graph.Error{Status: http.StatusServiceUnavailable, Message: "the message is listed, but not found"}
+
+// whyNotFound finds out what it means that Graph did not find a message: its error is err, and the replica knows, when
+// the message has left its folder, and errStillThere while that is not certain.
+func (s *Syncer) whyNotFound(ctx context.Context, m store.Message, err error) error {
+	row, ferr := s.o.Store.Folder(ctx, m.Folder)
+	if ferr != nil {
+		return err
+	}
+	res := s.o.Graph.GetMany(ctx, []string{string(m.GraphID)}, graph.ListOptions{Select: []string{"id", "parentFolderId"}})[0]
+	switch {
+	case res.Err == nil && (res.Message.ParentFolderID == nil || *res.Message.ParentFolderID == string(row.GraphID)):
+		return errStillThere
+	case res.Err != nil && !graph.IsNotFound(res.Err):
+		return fmt.Errorf("look for message: %w", res.Err)
+	case res.Err != nil && s.doubtful(m.GraphID):
+		// Graph may not find for a moment what it has listed already.
+		s.Poke(m.Folder)
+		if _, rerr := s.inFolder(ctx, m.Folder, m.GraphID); errors.Is(rerr, store.ErrNotFound) {
+			return err
+		}
+		return errStillThere
+	}
+	// It is told as removed, so that it is told as new should it come back.
+	if _, aerr := s.apply(context.WithoutCancel(ctx), m.Folder, nil, []store.GraphID{m.GraphID}, nil); aerr != nil {
+		return aerr
+	}
+	return err
+}
+
 func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 	w, err := s.o.Store.NewBody()
 	if err != nil {
@@ -75,9 +119,6 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 	}
 	defer w.Abort()
 	if _, err := s.o.Graph.MIME(ctx, string(m.GraphID), w); err != nil {
-		if graph.IsNotFound(err) {
-			s.Poke(m.Folder)
-		}
 		if !unreadable(err) {
 			return fmt.Errorf("read message: %w", err)
 		}

@@ -169,7 +169,8 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	if !creating {
 		read = append(slices.Clip(known), ch.Unknown...)
 	}
-	msgs, missing, err := s.reread(ctx, row, read)
+	msgs, missing, doubt, err := s.reread(ctx, row, read)
+	late = late || doubt
 	if err != nil {
 		return changed, late, err
 	}
@@ -310,15 +311,35 @@ func (s *Syncer) written(id string, m *graph.Message, untold int) {
 // request. Programs that mark a whole folder as read change thousands at once.
 const manyChanged = 100
 
-// reread reads messages whole. missing are those that are not in the folder any more.
-func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.GraphID) (full []*graph.Message, missing []store.GraphID, err error) {
+// doubtLife is how long Graph may say that it does not find a message which it lists, before that is believed.
+const doubtLife = 30 * time.Second
+
+// doubtful reports whether it is not certain yet that a message which Graph has listed, and does not find, is gone.
+func (s *Syncer) doubtful(id store.GraphID) bool {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	since, ok := s.doubts[id]
+	if !ok {
+		if len(s.doubts) > 5000 {
+			clear(s.doubts)
+		}
+		s.doubts[id] = now
+		return true
+	}
+	return now.Sub(since) < doubtLife
+}
+
+// reread reads messages whole. missing are those that are not in the folder any more; doubt says that there are some of
+// which that is not certain.
+func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.GraphID) (full []*graph.Message, missing []store.GraphID, doubt bool, err error) {
 	if len(ids) == 0 {
-		return nil, nil, nil
+		return nil, nil, false, nil
 	}
 	if len(ids) >= manyChanged && !row.SyncedAt.IsZero() {
 		// What changed did so since the last round. The clocks need not agree.
 		if full, ids, err = s.rereadPages(ctx, row, ids, row.SyncedAt.Add(-10*time.Minute)); err != nil {
-			return nil, nil, err
+			return nil, nil, false, err
 		}
 	}
 	plain := make([]string, len(ids))
@@ -333,18 +354,20 @@ func (s *Syncer) reread(ctx context.Context, row *store.Folder, ids []store.Grap
 				continue
 			}
 			full = append(full, res.Message)
+		case graph.IsNotFound(res.Err) && s.doubtful(ids[i]):
+			doubt = true
 		case res.Err == nil || graph.IsNotFound(res.Err):
 			missing = append(missing, ids[i])
 		case ctx.Err() != nil:
-			return nil, nil, ctx.Err()
+			return nil, nil, false, ctx.Err()
 		case graph.IsTemporary(res.Err) || graph.IsDenied(res.Err):
-			return nil, nil, fmt.Errorf("read changed messages: %w", res.Err)
+			return nil, nil, false, fmt.Errorf("read changed messages: %w", res.Err)
 		default:
 			// Some messages fail for ever (observed: ErrorCorruptData). They must not stop the others.
 			s.log.Warn("message cannot be read and stays as it was", "mailbox", row.Name, "err", res.Err)
 		}
 	}
-	return full, missing, nil
+	return full, missing, doubt, nil
 }
 
 // rereadPages finds messages among those modified since a time, and returns the ids it did not meet.

@@ -244,9 +244,13 @@ func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r
 	if len(ch.Unknown) > 0 {
 		s.awaitWriters(ctx, f)
 	}
-	msgs, _, err := s.reread(ctx, row, ch.Unknown)
+	msgs, _, doubt, err := s.reread(ctx, row, ch.Unknown)
 	if err != nil {
 		return err
+	}
+	if doubt {
+		// What an enumeration leaves out would be seen by nobody before the next one.
+		return errStillThere
 	}
 	if len(msgs) == 0 && sync == nil {
 		return nil

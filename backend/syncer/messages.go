@@ -151,7 +151,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 	}
 	if len(unknown) > 0 {
 		// Another program removed them here, and then the move found them all the same.
-		full, _, err := s.reread(cctx, dst, unknown)
+		full, _, _, err := s.reread(cctx, dst, unknown)
 		if err != nil {
 			return nil, err
 		}

@@ -118,10 +118,11 @@ type Syncer struct {
 	known   map[string]string         // well-known name to Graph id
 	bodies  map[store.MessageID]*flight
 	own     map[store.GraphID]ownWrite
-	moving  map[store.GraphID]int    // by clients, right now
-	drafts  map[store.GraphID]string // versions of drafts seen in delta rounds
-	tried   map[store.MessageID]bool // by background reading
-	totals  map[string]int           // messages in folders by Graph id, as the last reading of the tree told
+	moving  map[store.GraphID]int       // by clients, right now
+	doubts  map[store.GraphID]time.Time // messages that are listed and not found, since when
+	drafts  map[store.GraphID]string    // versions of drafts seen in delta rounds
+	tried   map[store.MessageID]bool    // by background reading
+	totals  map[string]int              // messages in folders by Graph id, as the last reading of the tree told
 
 	treeMu sync.Mutex // serialises readers and writers of the stored tree; may be held while calling Graph
 	wake   chan struct{}
@@ -153,6 +154,7 @@ func New(o Options) *Syncer {
 		bodies:  make(map[store.MessageID]*flight),
 		own:     make(map[store.GraphID]ownWrite),
 		moving:  make(map[store.GraphID]int),
+		doubts:  make(map[store.GraphID]time.Time),
 		drafts:  make(map[store.GraphID]string),
 		wake:    make(chan struct{}, 1),
 		push:    make(chan struct{}, 1),
