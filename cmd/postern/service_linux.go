@@ -33,6 +33,9 @@ func (s *service) install() error {
 			return fmt.Errorf("the service may not see %s: copy the program to /usr/local/bin and run it from there", s.program)
 		}
 	}
+	if info, err := os.Stat(s.program); err != nil || info.Mode().Perm()&0o005 != 0o005 {
+		return errors.Join(err, fmt.Errorf("the user %s could not run %s: chmod 755 it", serviceName, s.program))
+	}
 	if os.Geteuid() != 0 {
 		return needRights(fmt.Errorf("install a service: %w", os.ErrPermission), asRoot)
 	}
@@ -131,8 +134,11 @@ func (s *service) status() error {
 	cmd := exec.Command("systemctl", "status", "--no-pager", "--lines=0", serviceName)
 	cmd.Stdout, cmd.Stderr = s.out, os.Stderr
 	err := cmd.Run()
-	if e, ok := errors.AsType[*exec.ExitError](err); ok && e.ExitCode() == errNotRunning.status {
+	switch e, ok := errors.AsType[*exec.ExitError](err); {
+	case ok && e.ExitCode() == errNotRunning.status:
 		return errNotRunning
+	case ok && e.ExitCode() == 4: // systemctl has said that there is no such unit
+		return errors.New("there is no service: postern service install makes it")
 	}
 	return err
 }

@@ -119,7 +119,7 @@ systemctl start postern.service || fail "does not start after the restore"
 until_ok 60 has second
 [ "$(imap INBOX "UID SEARCH SUBJECT first" | tr -d '\r')" = "$uid" ] || fail "the restore has changed the UIDs"
 
-cp /usr/bin/postern /test/program
+install -m 700 /usr/bin/postern /test/program
 
 step "remove: configuration and state stay"
 DEBIAN_FRONTEND=noninteractive dpkg -r postern
@@ -135,13 +135,16 @@ left=$(find / -xdev \( -path /proc -o -path /sys -o -path /test -o -path /run -o
 
 step "by hand: a program copied to the machine makes itself a service"
 mv /test/program /usr/local/bin/postern
+hash -r
 mkdir /etc/postern
 cp /test/postern.yaml /etc/postern/postern.yaml
 chmod 600 /etc/postern/postern.yaml
 echo "POSTERN_CLIENT_SECRET=sample-secret" >/etc/postern/postern.env
 postern service status && fail "a service that is not there runs" || true
+postern service install && fail "installs a program that the service may not run" || true
+chmod 755 /usr/local/bin/postern
 postern service install
-postern service start
+postern service start || fail "does not start"
 until_ok 60 postern health --ready -c /etc/postern/postern.yaml
 postern service status
 [ "$(ps -o user= -p "$(systemctl show -p MainPID --value postern.service)" 2>/dev/null || stat -c %U "/proc/$(systemctl show -p MainPID --value postern.service)")" = postern ] || fail "runs as another user"
