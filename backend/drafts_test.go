@@ -59,6 +59,68 @@ func TestEditedDraft(t *testing.T) {
 	}
 }
 
+// Right after a client has written to a message, somebody else does. Both show in one row of changes, which must not pass for
+// the client's own.
+func TestChangedRightAfterOwnWrite(t *testing.T) {
+	sim, url := newSim(t, graphsim.Options{})
+	sim.AddMessage(alice, "inbox", mail(1), graphsim.MessageSpec{})
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.Poll = time.Hour // rounds come when they are asked for
+	b, _ := start(t, cfg)
+	a := accountOf(t, b, alice)
+	inbox, drafts := open(t, a, "INBOX"), open(t, a, "Drafts")
+	refresh := func(m *Mailbox) {
+		t.Helper()
+		if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refresh(inbox)
+	refresh(drafts)
+
+	uid, err := appendMail(t, a, "Drafts", mail(2), time.Time{}, imap.FlagDraft, imap.FlagSeen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := "edited elsewhere"
+	if _, err := a.graph.Update(t.Context(), sim.Messages(alice, "drafts")[0].ID, graph.Update{Subject: &subject}); err != nil {
+		t.Fatal(err)
+	}
+	refresh(drafts)
+	if uids := drafts.UIDs(); !slices.Equal(uids, []imap.UID{uid + 1}) {
+		t.Fatalf("UIDs after the edit = %v", uids)
+	}
+	if text := readBody(t, drafts, uid+1); !strings.Contains(text, "Subject: edited elsewhere") {
+		t.Errorf("text = %q", text)
+	}
+
+	if _, err := inbox.Store(t.Context(), []imap.UID{1}, StoreAdd, []imap.Flag{imap.FlagSeen}, 0); err != nil {
+		t.Fatal(err)
+	}
+	id := sim.Messages(alice, "inbox")[0].ID
+	eventually(t, nil, "push", func() bool { return sim.Messages(alice, "inbox")[0].IsRead })
+	sim.UpdateMessage(alice, id, graphsim.Change{Extended: map[string]string{"Integer 0x1081": "102"}})
+	refresh(inbox)
+	if got := flagsOf(inbox, 1); got != `\Seen \Answered` {
+		t.Errorf("flags = %q", got)
+	}
+	// What is only our own is not read again.
+	if _, err := inbox.Store(t.Context(), []imap.UID{1}, StoreAdd, []imap.Flag{imap.FlagFlagged}, 0); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, nil, "push", func() bool {
+		pending, err := b.store.Pending(t.Context(), a.id, 1)
+		return err == nil && len(pending) == 0
+	})
+	sim.ResetRequests()
+	refresh(inbox)
+	for _, r := range sim.Requests() {
+		if strings.Contains(r.Path, "/messages/") && !strings.Contains(r.Path, "delta") {
+			t.Errorf("asked for %s", r.Path)
+		}
+	}
+}
+
 // TestManyChanges marks a whole folder in Outlook. Reading each message again would use up the mailbox's budget.
 func TestManyChanges(t *testing.T) {
 	sim, url := newSim(t, graphsim.Options{})

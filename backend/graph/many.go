@@ -36,8 +36,8 @@ const (
 // recoverable is the well-known name of Recoverable Items' folder for deletions.
 const recoverable = "recoverableitemsdeletions"
 
-// UpdateMany changes many messages by batches; result i belongs to item i. The message is nil where it was not asked for
-// and where the answer does not hold it.
+// UpdateMany changes many messages by batches; result i belongs to item i. The message is nil where the answer does not
+// hold it: Whole asks for it, and who does not know how to leave it out sends it all the same.
 func (c *Client) UpdateMany(ctx context.Context, items []UpdateItem) []MessageResult {
 	batch := make([]BatchItem, len(items))
 	for i, item := range items {
@@ -52,7 +52,7 @@ func (c *Client) UpdateMany(ctx context.Context, items []UpdateItem) []MessageRe
 	out := make([]MessageResult, len(items))
 	for i, r := range c.many(ctx, "update messages", batch) {
 		out[i].Err = r.Err
-		if m := new(Message); r.Err == nil && items[i].Whole && json.Unmarshal(r.Body, m) == nil && m.ID != "" {
+		if m := new(Message); r.Err == nil && json.Unmarshal(r.Body, m) == nil && m.ID != "" {
 			out[i].Message = m
 		}
 	}
