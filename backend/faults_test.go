@@ -340,6 +340,18 @@ func TestFolderAnswersLost(t *testing.T) {
 			t.Errorf("%s %s: no answer was lost", step.method, step.path)
 		}
 	}
+	// Another of the same name, where Deleted Items takes no second one.
+	if err := a.Create(ctx, "Other", ""); err != nil {
+		t.Fatal(err)
+	}
+	sim.ClearFaults()
+	inject(t, sim, graphsim.Fault{Method: "DELETE", Path: "/mailFolders/", Status: 409, Code: "ErrorFolderExists", Times: 1})
+	if err := a.Delete(ctx, "Other"); err != nil {
+		t.Error(err)
+	}
+	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return strings.Contains(f.Path, "/Other (") }) {
+		t.Errorf("second deleted folder is not in Deleted Items: %+v", sim.Folders(alice))
+	}
 	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return strings.HasSuffix(f.Path, "/Other") }) {
 		t.Errorf("deleted folder is not in Deleted Items: %+v", sim.Folders(alice))
 	}

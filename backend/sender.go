@@ -241,7 +241,13 @@ func (s *sender) removeDraft(ctx context.Context, a *Account, id string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
 	err := a.graph.PermanentDelete(ctx, id)
-	if err != nil && !graph.IsNotFound(err) {
+	if graph.StatusOf(err) == http.StatusNotFound {
+		// Of the draft, or in clouds without permanentDelete of the call.
+		if _, gerr := a.graph.Message(ctx, id, graph.ListOptions{Select: []string{"id"}}); graph.IsNotFound(gerr) {
+			return nil
+		}
+	}
+	if err != nil {
 		err = a.graph.Delete(ctx, id) // clouds without permanentDelete
 	}
 	if err != nil && !graph.IsNotFound(err) {

@@ -188,6 +188,14 @@ func (s *Syncer) moveFolder(ctx context.Context, row *store.Folder, dest string)
 // gone for good.
 func (s *Syncer) deleteFolder(ctx context.Context, row *store.Folder) error {
 	err := s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
+	if graph.IsFolderExists(err) {
+		// Deleted Items has one of that name already, and not every mailbox takes a second.
+		name := row.DisplayName + time.Now().UTC().Format(" (2006-01-02 150405)")
+		if _, rerr := s.o.Graph.RenameFolder(ctx, string(row.GraphID), name); rerr != nil {
+			return err
+		}
+		err = s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
+	}
 	for try := 1; try < createTries && graph.Unclear(err) && pause(ctx); try++ {
 		parent, perr := s.parentOf(ctx, row)
 		switch {
