@@ -5,7 +5,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: build check fmt vet staticcheck vuln test race e2e demo docs dist package-test clean
+.PHONY: build check fmt vet staticcheck vuln test race e2e demo docs dist package-test clean bench
 
 build:
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o postern ./cmd/postern
@@ -51,6 +51,10 @@ dist:
 # Installs, runs, updates and purges the deb in a fresh Debian. Needs root, debootstrap, systemd-nspawn, and dist/.
 package-test:
 	deploy/packaging/test-deb.sh
+
+# Measures beside Dovecot and Postfix, where these are installed, and prints tables. Parts can be named: make bench PARTS="imap smtp".
+bench:
+	$(GO) run ./bench $(PARTS)
 
 demo:
 	$(GO) run ./cmd/postern demo
