@@ -5,7 +5,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: build check fmt vet staticcheck vuln test race e2e demo docs dist package-test clean bench
+.PHONY: build check fmt vet staticcheck vuln test race e2e bench fuzz demo docs dist package-test clean
 
 build:
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o postern ./cmd/postern
@@ -52,9 +52,17 @@ dist:
 package-test:
 	deploy/packaging/test-deb.sh
 
-# Measures beside Dovecot and Postfix, where these are installed, and prints tables. Parts can be named: make bench PARTS="imap smtp".
+# Tables of what Postern does beside Dovecot and Postfix, and of the Graph calls of each operation. Takes more than a quarter of an hour; as
+# root, with the Debian packages dovecot-imapd, postfix and isync. Parts can be named: make bench PARTS="imap smtp".
 bench:
 	$(GO) run ./bench $(PARTS)
+	$(GO) test -count=1 -run '^TestE2EGraphCalls$$' -v ./cmd/postern
+
+# Each fuzz target for FUZZTIME, one after another.
+FUZZTIME    ?= 1m
+fuzz:
+	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -parallel 1 $$p || exit 1; done; done
 
 demo:
 	$(GO) run ./cmd/postern demo

@@ -99,6 +99,7 @@ service imap-login {
 	if err := os.WriteFile(d.conf, []byte(conf), 0o644); err != nil {
 		return nil, err
 	}
+	b.atEnd(d.close)
 	// Without pipes: its daemons would hold them open.
 	if err := exec.Command("dovecot", "-c", d.conf).Run(); err != nil {
 		return nil, fmt.Errorf("start dovecot: %w", err)

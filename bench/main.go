@@ -10,6 +10,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -20,6 +21,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,6 +36,9 @@ type bench struct {
 	rounds   int
 	mailers  int           // mailboxes for scale
 	duration time.Duration // of scale
+
+	mu   sync.Mutex
+	ends []func() // of the servers that were started; each may be called twice
 }
 
 // part is one of the measurements.
@@ -64,9 +70,16 @@ func main() {
 			fatal(fmt.Errorf("there is no part %s", name))
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
+	ctx, _ := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM) // for as long as the program runs
 	b.ctx = ctx
+	context.AfterFunc(ctx, func() { // what was started must not stay
+		b.mu.Lock()
+		for _, end := range b.ends {
+			end()
+		}
+		os.RemoveAll(b.dir)
+		fatal(errors.New("interrupted"))
+	})
 	dir, err := os.MkdirTemp("", "postern-bench-")
 	if err != nil {
 		fatal(err)
@@ -136,6 +149,13 @@ func (b *bench) describe() {
 		}
 		fmt.Printf("%s: %s\n", p.name, strings.TrimSpace(string(out)))
 	}
+}
+
+// atEnd notes what ends a server when the program is interrupted.
+func (b *bench) atEnd(end func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ends = append(b.ends, end)
 }
 
 // table prints rows as Markdown.

@@ -107,6 +107,8 @@ func (w *world) start() error {
 	if err := w.cmd.Start(); err != nil {
 		return err
 	}
+	process := w.cmd.Process
+	w.b.atEnd(func() { _ = process.Kill() }) // it may have ended
 	w.imap, w.smtp = "", ""
 	for lines := bufio.NewScanner(out); w.imap == "" || w.smtp == ""; {
 		if !lines.Scan() {
@@ -159,8 +161,13 @@ func processMemory(pid int, key string) float64 {
 }
 
 // cpu returns the processor time the process has used.
-func (w *world) cpu() time.Duration {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.cmd.Process.Pid))
+func (w *world) cpu() time.Duration { return processCPU(w.cmd.Process.Pid) }
+
+// ownCPU is that of this process, in which the simulator is.
+func ownCPU() time.Duration { return processCPU(os.Getpid()) }
+
+func processCPU(pid int) time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0
 	}

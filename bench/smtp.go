@@ -78,6 +78,7 @@ default_process_limit = 100
 	if err := os.WriteFile(filepath.Join(p.conf, "master.cf"), []byte(master), 0o644); err != nil {
 		return nil, err
 	}
+	b.atEnd(p.close)
 	// Without pipes: its daemons would hold them open.
 	if err := exec.Command("postfix", "-c", p.conf, "start").Run(); err != nil {
 		return nil, fmt.Errorf("start postfix: %w; %s may say more", err, filepath.Join(dir, "spool", "maillog"))
