@@ -1,0 +1,10 @@
+package backend
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain fails the tests when goroutines are left behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
