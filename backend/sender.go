@@ -499,7 +499,7 @@ func classify(err error, job *outbox.Job) error {
 	case graph.IsThrottled(err):
 		e.Status, e.Text = "4.4.5", "Microsoft 365 asks for fewer messages at a time."
 	case graph.IsCode(err, "ErrorSendAsDenied"):
-		return permanent("5.7.1", fmt.Sprintf("Microsoft 365 does not allow %s to send with this From address: the Send As right is missing.", job.Mailbox))
+		return permanent("5.7.1", fmt.Sprintf("Microsoft 365 does not allow %s to send with this From address: the Send As right is missing. An administrator can give it to %[1]s in Exchange.", job.Mailbox))
 	case graph.IsTooLarge(err):
 		return permanent("5.3.4", "The message is larger than Microsoft 365 allows for this mailbox.")
 	case graph.IsCode(err, "ErrorInvalidRecipients", "ErrorRecipientLimitExceeded", "ErrorInvalidSmtpAddress"):

@@ -123,7 +123,7 @@ func (s *session) Auth(mech string) (sasl.Server, error) {
 }
 
 var (
-	errEncryptFirst = status(538, 5, 7, 11, "Encryption is required to log in, use STARTTLS first")
+	errEncryptFirst = status(538, 5, 7, 11, "Encryption is required to log in: use STARTTLS first, or the port with TLS")
 	errLoginFirst   = status(530, 5, 7, 0, "Authentication required: log in first")
 )
 
@@ -187,8 +187,10 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) (err error) {
 	switch {
 	case broken:
 		return status(421, 4, 5, 0, "Connect again after giving up a message between chunks")
-	case login == nil && !s.conn.mayLogIn():
+	case login == nil && !s.conn.mayLogIn() && s.server.opts.TLS == TLSStart:
 		return status(530, 5, 7, 0, "Authentication required: use STARTTLS, then log in")
+	case login == nil && !s.conn.mayLogIn():
+		return status(530, 5, 7, 0, "Authentication required, and this port takes no passwords: use the port with TLS")
 	case login == nil:
 		return errLoginFirst
 	case open:
