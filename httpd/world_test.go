@@ -32,7 +32,6 @@ type world struct {
 	sim  *graphsim.Sim
 	b    *backend.Backend
 	s    *Server
-	log  strings.Builder
 	host string
 	from string
 	jar  map[string]*http.Cookie

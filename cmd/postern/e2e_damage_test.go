@@ -3,8 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -196,4 +198,29 @@ func TestE2EOutboxDamaged(t *testing.T) {
 		t.Error(err)
 	}
 	r.stop()
+}
+
+// onceEach fails the test unless each message that was accepted has left once, and no other twice.
+func (r *rig) onceEach(t *testing.T, accepted map[string]bool) {
+	t.Helper()
+	left := make(map[string]int)
+	for _, d := range r.sim.Delivered() {
+		left[d.MessageID]++
+	}
+	for id, ok := range accepted {
+		if ok && left[id] != 1 || left[id] > 1 {
+			t.Errorf("%s: accepted %v, left %d times", id, ok, left[id])
+		}
+	}
+}
+
+// submitSized submits a message of about size bytes, and says which code it was refused with, 0 for none.
+func submitSized(addr, user, id string, size int) (refused int, err error) {
+	body := strings.Repeat(strings.Repeat("x", 70)+"\r\n", size/72+1)
+	err = sendMailText(addr, user, user, "one@fabrikam.example", id, body)
+	var reply *textproto.Error
+	if errors.As(err, &reply) {
+		return reply.Code, nil
+	}
+	return 0, err
 }

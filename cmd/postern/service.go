@@ -13,9 +13,6 @@ import (
 // serviceName is what the operating system knows the service by.
 const serviceName = "postern"
 
-// serviceText describes it to people.
-const serviceText = "SMTP and IMAP in front of Microsoft 365"
-
 // service is what an operating system's manager of services is told.
 type service struct {
 	program string // absolute

@@ -17,6 +17,10 @@ const (
 	asRoot        = "run it with sudo"
 )
 
+// newsyslogLine is for /etc/newsyslog.d, see newsyslog.conf(5): at 10 MB the log is packed, five are kept, and only root reads them. B: no line of
+// newsyslog's own is put into it.
+const newsyslogLine = launchdLog + "\troot:wheel\t600\t5\t10240\t*\tJB\n"
+
 func (s *service) install() error {
 	if err := s.checkConfig(); err != nil {
 		return err

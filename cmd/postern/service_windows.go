@@ -64,7 +64,7 @@ func (s *service) install() error {
 	}
 	defer m.Disconnect()
 	made, err := m.CreateService(serviceName, s.program, mgr.Config{
-		DisplayName: "Postern", Description: serviceText, StartType: mgr.StartAutomatic, DelayedAutoStart: true,
+		DisplayName: "Postern", Description: "SMTP and IMAP in front of Microsoft 365", StartType: mgr.StartAutomatic, DelayedAutoStart: true,
 		ServiceStartName: serviceAccount, SidType: windows.SERVICE_SID_TYPE_UNRESTRICTED,
 	}, "serve", "--config", s.config)
 	if errors.Is(err, windows.ERROR_SERVICE_EXISTS) {

@@ -71,7 +71,3 @@ func (s *service) plist() string {
 
 // launchdLog is where a daemon's lines go; newsyslog keeps it small.
 const launchdLog = "/var/log/postern.log"
-
-// newsyslogLine is for /etc/newsyslog.d, see newsyslog.conf(5): at 10 MB the log is packed, five are kept, and only root reads them. B: no line of
-// newsyslog's own is put into it.
-const newsyslogLine = launchdLog + "\troot:wheel\t600\t5\t10240\t*\tJB\n"

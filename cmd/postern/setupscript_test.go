@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// cmdlets are those that the scripts use, with the parameters used of each. They were compared with the pages named; what is
+// cmdlets are those that the scripts use, with the parameters used of each, compared with the pages named but where it says otherwise; what is
 // used must be here, and what is here must be used.
 var cmdlets = map[string][]string{
 	// learn.microsoft.com/powershell/module/exchangepowershell/ (MicrosoftDocs/office-docs-powershell, 2026-08)
@@ -24,7 +24,8 @@ var cmdlets = map[string][]string{
 	"New-ManagementScope":          {"Name", "RecipientRestrictionFilter"},
 	"Get-ManagementRoleAssignment": {"Identity"},
 	"New-ManagementRoleAssignment": {"Name", "App", "Role", "CustomResourceScope"},
-	// learn.microsoft.com/powershell/module/microsoft.graph.authentication/ and .../microsoft.graph.applications/
+	// learn.microsoft.com/powershell/module/microsoft.graph.authentication/ and .../microsoft.graph.applications/: checked in part only,
+	// against excerpts of these pages
 	"Connect-MgGraph":                         {"NoWelcome", "Environment", "Scopes"},
 	"Get-MgContext":                           {},
 	"Get-MgApplication":                       {"Filter"},
@@ -34,7 +35,7 @@ var cmdlets = map[string][]string{
 	"Get-MgServicePrincipal":                  {"Filter"},
 	"New-MgServicePrincipal":                  {"AppId"},
 	"New-MgServicePrincipalAppRoleAssignment": {"ServicePrincipalId", "PrincipalId", "ResourceId", "AppRoleId"},
-	// learn.microsoft.com/powershell/module/az.accounts/ and .../az.resources/
+	// learn.microsoft.com/powershell/module/az.accounts/ and .../az.resources/: likewise in part only
 	"Connect-AzAccount":                         {"Environment"},
 	"Get-AzContext":                             {},
 	"Get-AzADApplication":                       {"DisplayName"},
@@ -44,7 +45,7 @@ var cmdlets = map[string][]string{
 	"Get-AzADServicePrincipal":                  {"ApplicationId"},
 	"New-AzADServicePrincipal":                  {"ApplicationId"},
 	"New-AzADServicePrincipalAppRoleAssignment": {"ServicePrincipalId", "ResourceId", "AppRoleId"},
-	// learn.microsoft.com/powershell/module/microsoft.powershell.core/ and .utility, .management
+	// learn.microsoft.com/powershell/module/microsoft.powershell.core/ and .utility, .management: from general knowledge
 	"ForEach-Object": {}, "Get-Date": {}, "Out-Null": {}, "Resolve-Path": {"Path"}, "Start-Sleep": {"Seconds"}, "Write-Host": {},
 }
 
