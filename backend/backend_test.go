@@ -45,6 +45,8 @@ func testConfig(t *testing.T, url, dir string) Config {
 	if testing.Verbose() {
 		logger = slog.New(slog.NewTextHandler(t.Output(), nil))
 	}
+	pool := &http.Transport{MaxIdleConnsPerHost: 16}
+	t.Cleanup(pool.CloseIdleConnections)
 	return Config{
 		State: dir,
 		Credentials: map[string]token.Credential{"contoso": {
@@ -56,7 +58,7 @@ func testConfig(t *testing.T, url, dir string) Config {
 		Poll:        50 * time.Millisecond,
 		CacheBodies: 1 << 30,
 		Logger:      logger,
-		HTTPClient:  &http.Client{Transport: graphtest.Transport(t, &http.Transport{MaxIdleConnsPerHost: 16})},
+		HTTPClient:  &http.Client{Transport: graphtest.Transport(t, pool)},
 	}
 }
 
