@@ -81,8 +81,8 @@ func isDotAtom(s string) bool {
 	return true
 }
 
-// isRecipientField tells To, Cc and Bcc from everything else. The Resent- fields tell
-// of an earlier journey and name nobody to deliver to here.
+// isRecipientField tells To, Cc and Bcc from everything else. The Resent- fields name nobody to Graph: whoever
+// resends a message is in its envelope.
 func isRecipientField(name string) bool {
 	return strings.EqualFold(name, "To") || strings.EqualFold(name, "Cc") || strings.EqualFold(name, "Bcc")
 }
@@ -134,7 +134,7 @@ func splitRecipients(header []byte, recipients []string, limit int) [][]string {
 // the recipients. Graph knows no envelope and delivers to whomever these fields name:
 // a recipient they lack becomes a Bcc, which Exchange shows to nobody; one they name
 // beyond the envelope is taken out, the field as it was staying as X-Original-To or
-// X-Original-Cc. All other fields stay as they are, byte for byte.
+// X-Original-Cc. Resent-Bcc goes, for Exchange would show it to all. All other fields stay as they are, byte for byte.
 func addressHeader(header []byte, recipients []string) []byte {
 	missing := make(map[string]bool, len(recipients))
 	for _, r := range recipients {
@@ -156,6 +156,9 @@ func addressHeader(header []byte, recipients []string) []byte {
 	out := make([]byte, 0, len(header)+256)
 	var bcc []string
 	for _, f := range message.Fields(header) {
+		if strings.EqualFold(f.Name, "Resent-Bcc") {
+			continue
+		}
 		if !isRecipientField(f.Name) {
 			out = appendRaw(out, f.Raw)
 			continue

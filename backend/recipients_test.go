@@ -33,6 +33,8 @@ func TestAddressHeader(t *testing.T) {
 			"Subject: s\nBcc: a@x.example, b@y.example\n"},
 		{"Resent is left alone", "Resent-To: r@q.example\nTo: a@x.example\n", "a@x.example",
 			"Resent-To: r@q.example\nTo: a@x.example\n"},
+		{"Resent-Bcc is hidden like Bcc", "Resent-To: r@q.example\nresent-bcc: h@q.example,\n i@q.example\nTo: a@x.example\n", "r@q.example h@q.example",
+			"Resent-To: r@q.example\nX-Original-To: a@x.example\nBcc: r@q.example, h@q.example\n"},
 		{"folding and odd spelling kept", "tO:  a@x.example,\n\tb@y.example\nX-Odd:\tv  \n", "a@x.example b@y.example",
 			"tO:  a@x.example,\n\tb@y.example\nX-Odd:\tv  \n"},
 		{"twice in the envelope", "Subject: s\n", "a@x.example A@X.EXAMPLE",
@@ -122,6 +124,9 @@ func FuzzAddressHeader(f *testing.F) {
 		}
 		got := map[string]bool{}
 		for _, fl := range message.Fields(out) {
+			if strings.EqualFold(fl.Name, "Resent-Bcc") {
+				t.Fatalf("hidden recipients are shown: %q", out)
+			}
 			if !isRecipientField(fl.Name) {
 				continue
 			}

@@ -302,16 +302,22 @@ func readMessageHeader(r *bufio.Reader) ([]byte, error) {
 	return nil, sendmailFailed(exData, "the header of the message is larger than 1 MB")
 }
 
-// recipients takes the recipients from To, Cc and Bcc, and the Bcc fields out of the header. With -t, addresses on the
+// recipients takes the recipients from To, Cc and Bcc, and the Bcc fields out of the header. A message that is sent again
+// (RFC 5322 section 3.6.6) goes to whom its Resent- fields name and to nobody else. With -t, addresses on the
 // command line are left out, as Sendmail's own manual has it.
 func (a *sendmailArgs) recipients(header []byte) (kept []byte, rcpts []string) {
+	prefix := ""
+	for _, f := range message.Fields(header) {
+		if isAnyField(f.Name, "Resent-To", "Resent-Cc", "Resent-Bcc") {
+			prefix = "Resent-"
+		}
+	}
 	out := map[string]bool{}
 	for _, s := range a.rcpts {
 		out[strings.ToLower(s)] = true
 	}
 	for _, f := range message.Fields(header) {
-		bcc := strings.EqualFold(f.Name, "Bcc")
-		if bcc || strings.EqualFold(f.Name, "To") || strings.EqualFold(f.Name, "Cc") {
+		if isAnyField(f.Name, prefix+"To", prefix+"Cc", prefix+"Bcc") {
 			for _, addr := range message.ParseAddressList(f.Value) {
 				s := addr.Addr()
 				if addr.Host == "" || addr.Host == message.MissingDomain {
@@ -323,7 +329,7 @@ func (a *sendmailArgs) recipients(header []byte) (kept []byte, rcpts []string) {
 				}
 			}
 		}
-		if !bcc {
+		if !isAnyField(f.Name, "Bcc", "Resent-Bcc") {
 			kept = append(kept, f.Raw...)
 			if n := len(f.Raw); n > 0 && f.Raw[n-1] != '\n' {
 				kept = append(kept, '\n')
@@ -331,6 +337,10 @@ func (a *sendmailArgs) recipients(header []byte) (kept []byte, rcpts []string) {
 		}
 	}
 	return append(kept, '\n'), rcpts
+}
+
+func isAnyField(name string, names ...string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
 }
 
 // headerSender is the address of From, or who runs the command.

@@ -55,6 +55,8 @@ func TestSendmail(t *testing.T) {
 			`{"from":"me@x.example","recipients":[{"address":"a@x.example"},{"address":"b@x.example"}]}` + "\nSubject: s\n\nbody\n", 0},
 		{"-t", to, []string{"-t", "-i"},
 			`{"from":"root@host.example","recipients":[{"address":"a@x.example"},{"address":"b@x.example"},{"address":"c@x.example"}]}` + "\nTo: A <a@x.example>, b@x.example\nFrom: root@host.example\nSubject: s\n\nbody\n", 0},
+		{"-t, sent again", "Resent-From: me@x.example\nResent-To: r@x.example\nResent-Bcc: h@x.example\n" + to, []string{"-t", "-fme@x.example"},
+			`{"from":"me@x.example","recipients":[{"address":"r@x.example"},{"address":"h@x.example"}]}` + "\nResent-From: me@x.example\nResent-To: r@x.example\nTo: A <a@x.example>, b@x.example\nFrom: root@host.example\nSubject: s\n\nbody\n", 0},
 		{"-ti together, PHP's manner", to, []string{"-ti", "-fwww@x.example"},
 			`{"from":"www@x.example","recipients":[{"address":"a@x.example"},{"address":"b@x.example"},{"address":"c@x.example"}]}` + "\nTo: A <a@x.example>, b@x.example\nFrom: root@host.example\nSubject: s\n\nbody\n", 0},
 		{"cron's manner", "From: root@host.example\nTo: a@x.example\n\nx\n", []string{"-FCronDaemon", "-i", "-B8BITMIME", "-oem", "a@x.example"},
