@@ -198,8 +198,8 @@ func mendPath(verb, rest string) string {
 		path, params, _ = strings.Cut(rest, " ")
 	}
 	path = strings.Trim(path, "<> \t")
-	if verb == "MAIL" && path != "" && !strings.Contains(path, "@") && !strings.ContainsAny(path, " ,:;\"\\()") {
-		path += "@localhost" // an invented sender, to be judged as one
+	if local := strings.TrimSuffix(path, "@"); verb == "MAIL" && local != "" && !strings.ContainsAny(local, "@ ,:;\"\\()") {
+		path = local + "@localhost" // an invented sender, to be judged as one
 	}
 	var keep []string
 	for _, p := range strings.Fields(params) {
