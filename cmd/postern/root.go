@@ -53,9 +53,9 @@ func newLogger(cmd *cobra.Command, usual slog.Level) (*slog.Logger, error) {
 		if isTerminal(w) {
 			return slog.New(newTextHandler(w, level)), nil
 		}
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(newJSONHandler(w, level)), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+		return slog.New(newJSONHandler(w, level)), nil
 	case "text":
 		return slog.New(newTextHandler(w, level)), nil
 	}

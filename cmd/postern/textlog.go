@@ -24,6 +24,17 @@ func newTextHandler(w io.Writer, level slog.Level) *textHandler {
 	return &textHandler{level: level, mu: new(sync.Mutex), w: w}
 }
 
+// newJSONHandler writes log lines for programs. Durations are written as "1m30s" and not, as slog has it, in nanoseconds:
+// people read these lines too.
+func newJSONHandler(w io.Writer, level slog.Level) slog.Handler {
+	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}})
+}
+
 // Enabled implements slog.Handler.
 func (h *textHandler) Enabled(_ context.Context, level slog.Level) bool { return level >= h.level }
 
