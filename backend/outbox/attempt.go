@@ -266,8 +266,9 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 			return now.Add(q.backoff(1))
 		}
 		q.opts.Observe(job.Mailbox, "refused")
-		it.waiter.settled <- e
-		return q.settled(it, job, due)
+		due = q.settled(it, job, due)
+		it.waiter.settled <- e // when the client hears it nothing is kept
+		return due
 	}
 	log.Warn("message given up")
 	q.opts.Observe(job.Mailbox, "bounced")

@@ -141,10 +141,20 @@ type rig struct {
 	x    *exchange
 	st   *store.Store
 	q    *Queue
+	run  func() // begins Run
 	stop func()
 }
 
 func openRig(t *testing.T, dir string, x *exchange, opts Options) *rig {
+	t.Helper()
+	r := prepareRig(t, dir, x, opts)
+	r.run()
+	synctest.Wait()
+	return r
+}
+
+// prepareRig opens a queue and does not run it yet.
+func prepareRig(t *testing.T, dir string, x *exchange, opts Options) *rig {
 	t.Helper()
 	st, err := store.Open(t.Context(), store.Options{Dir: dir})
 	if err != nil {
@@ -157,18 +167,21 @@ func openRig(t *testing.T, dir string, x *exchange, opts Options) *rig {
 	}
 	r := &rig{t: t, x: x, st: st, q: q}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- q.Run(ctx) }()
+	var running sync.WaitGroup
+	r.run = func() {
+		running.Go(func() {
+			if err := q.Run(ctx); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+		})
+	}
 	r.stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
+		running.Wait()
 		if err := st.Close(); err != nil {
 			t.Errorf("close store: %v", err)
 		}
 	})
-	synctest.Wait()
 	return r
 }
 

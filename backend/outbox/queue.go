@@ -63,10 +63,14 @@ type Queue struct {
 	pings chan struct{} // of Answers; not buffered
 	sync  sharedSync    // of dir
 
+	stopping chan struct{} // closed when Run is asked to end, or has failed
+
 	mu      sync.Mutex
 	lanes   map[string]*lane
 	known   map[string]bool // ids in the schedule or being tried
+	early   []*item         // whose clients came before Run was ready, and wait
 	seq     uint64
+	begun   bool // Run was called
 	running bool
 	run     context.Context // of Run
 	attempt context.Context // of attempts: outlives run by Grace
@@ -118,7 +122,7 @@ func New(opts Options) (*Queue, error) {
 	}
 	q := &Queue{
 		opts: opts, store: opts.Store, dir: opts.Store.SpoolDir(), log: opts.Logger,
-		slots: make(chan struct{}, opts.Total), pings: make(chan struct{}),
+		slots: make(chan struct{}, opts.Total), pings: make(chan struct{}), stopping: make(chan struct{}),
 		lanes: make(map[string]*lane), known: make(map[string]bool),
 		uploads: make(map[string]Upload),
 	}
@@ -156,19 +160,26 @@ func (q *Queue) remove(path string) {
 
 // Run takes up what earlier runs left, then sends until ctx ends. Attempts that are
 // running then may finish within the grace time; what is cut off is settled by the
-// next run. It returns when none runs any more.
+// next process. It returns when none runs any more, and can be called once.
 func (q *Queue) Run(ctx context.Context) error {
 	attempt, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	q.mu.Lock()
-	if q.running {
+	if q.begun {
 		q.mu.Unlock()
-		return errors.New("outbox is running already")
+		return errors.New("outbox has been started already")
 	}
-	q.running, q.run, q.attempt = true, ctx, attempt
+	q.begun = true
 	q.mu.Unlock()
 
-	err := q.load(ctx)
+	// Before anything is tried: a row that says "sending" now is an earlier process's.
+	_, err := q.store.Recover(ctx)
+	if err != nil {
+		err = fmt.Errorf("recover outbox: %w", err)
+	} else {
+		q.begin(ctx, attempt)
+		err = q.load(ctx)
+	}
 	if err == nil {
 		q.prune(ctx)
 		tick := time.NewTicker(time.Hour)
@@ -191,6 +202,11 @@ func (q *Queue) Run(ctx context.Context) error {
 
 	q.mu.Lock()
 	q.running = false
+	close(q.stopping)
+	for _, it := range q.early {
+		it.waiter.accept()
+	}
+	q.early = nil
 	for _, l := range q.lanes {
 		for _, it := range l.items {
 			it.waiter.accept() // it is on disk
@@ -209,6 +225,17 @@ func (q *Queue) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// begin lets attempts start, with those that clients wait for.
+func (q *Queue) begin(ctx, attempt context.Context) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.running, q.run, q.attempt = true, ctx, attempt
+	for _, it := range q.early {
+		q.scheduleLocked(it)
+	}
+	q.early = nil
 }
 
 // Hurry makes the messages of a mailbox that have failed before be tried at once: what was in the way may be gone.
@@ -249,9 +276,6 @@ func (q *Queue) Hurry(ctx context.Context, mailbox string) error {
 
 // load puts everything unfinished into the schedule.
 func (q *Queue) load(ctx context.Context) error {
-	if _, err := q.store.Recover(ctx); err != nil {
-		return fmt.Errorf("recover outbox: %w", err)
-	}
 	rows, err := q.unfinished(ctx)
 	if err != nil {
 		return err
@@ -372,12 +396,15 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 
 	q.mu.Lock()
 	var w *waiter
-	if q.running && wait > 0 && q.opts.Sender.Delay(sub.Mailbox) <= 0 && !q.crowdedLocked(sub.Mailbox) {
+	if wait > 0 && q.opts.Sender.Delay(sub.Mailbox) <= 0 && !q.crowdedLocked(sub.Mailbox) {
 		w = newWaiter()
 		it.waiter = w
 	}
-	q.scheduleLocked(it)
-	run := q.run
+	if w != nil && q.startsLocked() {
+		q.early = append(q.early, it)
+	} else {
+		q.scheduleLocked(it)
+	}
 	q.mu.Unlock()
 	if w == nil {
 		return sub.ID, nil
@@ -390,7 +417,7 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 		return sub.ID, err
 	case <-timer.C:
 	case <-ctx.Done():
-	case <-run.Done():
+	case <-q.stopping:
 	}
 	if w.take() {
 		return sub.ID, nil
@@ -402,8 +429,21 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 // crowdedLocked reports whether so many messages of the mailbox wait for nothing but
 // their turn that another one's client had better not.
 func (q *Queue) crowdedLocked(mailbox string) bool {
+	if len(q.early) >= 2*q.opts.Parallel {
+		return true
+	}
 	l := q.lanes[mailbox]
 	return l != nil && l.items.dueBy(0, time.Now(), 2*q.opts.Parallel) >= 2*q.opts.Parallel
+}
+
+// startsLocked reports whether Run is still to come, or reads what there is.
+func (q *Queue) startsLocked() bool {
+	select {
+	case <-q.stopping:
+		return false
+	default:
+		return !q.running
+	}
 }
 
 func (q *Queue) addLocked(it *item) {
