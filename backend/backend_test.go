@@ -112,7 +112,13 @@ func open(t *testing.T, a *Account, name string) *Mailbox {
 // eventually waits for cond, looking again after each change of m (nil: now and then).
 func eventually(t *testing.T, m *Mailbox, what string, cond func() bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	eventuallyWithin(t, m, 10*time.Second, what, cond)
+}
+
+// eventuallyWithin is eventually for what takes long on a busy machine.
+func eventuallyWithin(t *testing.T, m *Mailbox, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !cond() {
