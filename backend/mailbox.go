@@ -268,10 +268,11 @@ func (m *Mailbox) Refresh(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// ClaimRecent returns the first UID that is \Recent for the caller and makes the
-// messages present now recent for nobody else.
-func (m *Mailbox) ClaimRecent(ctx context.Context) (imap.UID, error) {
-	uid, err := m.account.store.ClaimRecent(ctx, m.view.id)
+// ClaimRecent returns the first UID that is \Recent for the caller, and makes that message and those up to last, which
+// the caller knows of, recent for nobody else. It is higher than last if there are none. What arrives after last is left
+// to whoever hears of it first.
+func (m *Mailbox) ClaimRecent(ctx context.Context, last imap.UID) (imap.UID, error) {
+	uid, err := m.account.store.ClaimRecent(ctx, m.view.id, last+1)
 	return uid, translate("claim recent messages", err)
 }
 

@@ -42,11 +42,7 @@ func (s *session) tellChangesBut(expunges bool, known []imap.UID) error {
 		v.told = v.modSeq
 	}
 	if added = v.add(added); len(added) > 0 {
-		if v.claimsRecent() {
-			if first, err := v.mbox.ClaimRecent(s.ctx); err == nil {
-				v.addRecent(first, added)
-			}
-		}
+		_ = v.claimRecent(s.ctx, added)
 		s.enc.Raw("* ").Num(uint64(v.len())).Raw(" EXISTS").CRLF()
 		if !v.noRecent {
 			s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()

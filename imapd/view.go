@@ -2,7 +2,6 @@ package imapd
 
 import (
 	"context"
-	"math"
 	"slices"
 	"strings"
 
@@ -44,22 +43,25 @@ func newView(ctx context.Context, account *backend.Account, name string, mbox *b
 	// In this order a change between the calls is told once more, never lost.
 	v.modSeq = mbox.HighestModSeq()
 	v.told = v.modSeq
-	first := imap.UID(0)
-	if v.claimsRecent() {
-		var err error
-		if first, err = mbox.ClaimRecent(ctx); err != nil {
-			// Nothing new is told then. A mailbox can be read also while nothing can be written, on a full disk for instance.
-			if ctx.Err() != nil {
-				return nil, err
-			}
-			first = math.MaxUint32
-		}
-	}
 	v.uids = mbox.UIDs()
-	if v.claimsRecent() {
-		v.addRecent(first, v.uids)
+	if err := v.claimRecent(ctx, v.uids); err != nil && ctx.Err() != nil {
+		return nil, err
 	}
 	return v, nil
+}
+
+// claimRecent makes those of uids, which the view holds now, \Recent that are so for no other session. On an error none is:
+// a mailbox can be read also while nothing can be written, on a full disk for instance.
+func (v *view) claimRecent(ctx context.Context, uids []imap.UID) error {
+	if !v.claimsRecent() || len(uids) == 0 {
+		return nil
+	}
+	first, err := v.mbox.ClaimRecent(ctx, uids[len(uids)-1])
+	if err != nil {
+		return err
+	}
+	v.addRecent(first, uids)
+	return nil
 }
 
 // claimsRecent reports whether new messages are \Recent in this session and in no other.

@@ -59,6 +59,47 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// What arrives while a session takes its view is \Recent for the session that hears of it, and for no other.
+func TestRecentForOneSession(t *testing.T) {
+	w := newWorld(t, Limits{})
+	c := w.login("alice")
+	appendOne := func() { c.ok("APPEND INBOX {22+}\r\nSubject: new\r\n\r\nHello\r\n") }
+	appendOne()
+	account, ok := w.backend.Account(alice)
+	if !ok {
+		t.Fatal("no account")
+	}
+	mbox, err := account.Open(t.Context(), "INBOX", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mbox.Close()
+	first := &view{mbox: mbox, uids: mbox.UIDs()}
+	appendOne()
+	if err := first.claimRecent(t.Context(), first.uids); err != nil {
+		t.Fatal(err)
+	}
+	second, err := newView(t.Context(), account, "INBOX", mbox, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := first.add(mbox.UIDs())
+	if err := first.claimRecent(t.Context(), late); err != nil {
+		t.Fatal(err)
+	}
+	if len(first.uids) != 2 || len(second.uids) != 2 {
+		t.Fatalf("views of %v and %v", first.uids, second.uids)
+	}
+	for i, uid := range second.uids {
+		if first.isRecent(uid) != (i == 0) || second.isRecent(uid) != (i == 1) {
+			t.Errorf("UID %d: \\Recent in the first session %v, in the second %v", uid, first.isRecent(uid), second.isRecent(uid))
+		}
+	}
+	if first.recentCount != 1 || second.recentCount != 1 {
+		t.Errorf("counts %d and %d", first.recentCount, second.recentCount)
+	}
+}
+
 func TestRecent(t *testing.T) {
 	v := &view{uids: []imap.UID{1, 2, 3, 7, 8}}
 	v.addRecent(3, v.uids)

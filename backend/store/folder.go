@@ -237,15 +237,16 @@ func (t *tx) putFolderRow(f *folderRow) error {
 	return err
 }
 
-// ClaimRecent returns the folder's FirstRecent and moves it to UIDNext: the caller
-// is the one session that is told those messages are \Recent.
-func (s *Store) ClaimRecent(ctx context.Context, id FolderID) (imap.UID, error) {
+// ClaimRecent returns the folder's FirstRecent and moves it up to before: the caller
+// is the one session that is told that the messages between the two are \Recent. There are none if before is not
+// the higher one.
+func (s *Store) ClaimRecent(ctx context.Context, id FolderID, before imap.UID) (imap.UID, error) {
 	// Mostly nothing is new, and then nothing need be written.
 	f, err := s.folderRow(ctx, id)
 	if err != nil {
 		return 0, s.db.explain("claim recent", err)
 	}
-	if f.FirstRecent == f.UIDNext {
+	if f.FirstRecent >= before {
 		return f.FirstRecent, nil
 	}
 	var first imap.UID
@@ -255,7 +256,7 @@ func (s *Store) ClaimRecent(ctx context.Context, id FolderID) (imap.UID, error) 
 			return err
 		}
 		first = f.FirstRecent
-		_, err = t.exec("UPDATE folders SET first_recent = uidnext WHERE id = ?", int64(id))
+		_, err = t.exec("UPDATE folders SET first_recent = min(max(first_recent, ?), uidnext) WHERE id = ?", int64(before), int64(id))
 		return err
 	})
 	return first, err

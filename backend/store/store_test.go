@@ -215,10 +215,10 @@ func TestAccountState(t *testing.T) {
 
 func TestClaimRecent(t *testing.T) {
 	s, f := newFolder(t)
-	apply(t, s, f, []Remote{remote(1), remote(2)})
-	for _, want := range []imap.UID{1, 3, 3} {
-		if got, err := s.ClaimRecent(t.Context(), f.ID); err != nil || got != want {
-			t.Errorf("first recent %d, want %d (%v)", got, want, err)
+	apply(t, s, f, []Remote{remote(1), remote(2), remote(3)})
+	for _, tt := range []struct{ before, want imap.UID }{{3, 1}, {2, 3}, {3, 3}, {4, 3}, {4, 4}} {
+		if got, err := s.ClaimRecent(t.Context(), f.ID, tt.before); err != nil || got != tt.want {
+			t.Errorf("first recent %d, want %d (%v)", got, tt.want, err)
 		}
 	}
 }
