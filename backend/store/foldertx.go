@@ -115,8 +115,16 @@ func (ft *folderTx) add(m messageRow) (*entry, error) {
 // merge puts what a row from Graph says into the message.
 func (ft *folderTx) merge(e *entry, r *Remote) {
 	known := r.FlagsMask &^ e.Pending
+	keywords := r.Keywords != nil && !e.PendingKeywords
+	if ft.doubted(e, r, known, keywords) {
+		ft.ch.Doubted = append(ft.ch.Doubted, e.GraphID)
+	}
+	if !e.isNew {
+		known &^= r.Doubt
+		keywords = keywords && !r.DoubtKeywords
+	}
 	e.Flags = e.Flags&^known | r.Flags&known
-	if r.Keywords != nil && !e.PendingKeywords {
+	if keywords {
 		e.setKeywords(*r.Keywords)
 	}
 	// A message's INTERNALDATE stays what clients were told (RFC 9051 section 2.3.3);
@@ -138,6 +146,19 @@ func (ft *folderTx) merge(e *entry, r *Remote) {
 		ft.setHeader(e, r.Header)
 	}
 	e.gen = ft.f.gen
+}
+
+// doubted reports whether the row says something else in what is in doubt. Of a message that is new nothing else is known.
+func (ft *folderTx) doubted(e *entry, r *Remote, known Flags, keywords bool) bool {
+	if known &= r.Doubt; known != 0 && (e.isNew || (e.Flags^r.Flags)&known != 0) {
+		return true
+	}
+	if !keywords || !r.DoubtKeywords {
+		return false
+	}
+	is := entry{messageRow: e.messageRow}
+	is.setKeywords(*r.Keywords)
+	return e.isNew || !strings.EqualFold(is.keywords, e.keywords)
 }
 
 func (ft *folderTx) setHeader(e *entry, header []byte) {

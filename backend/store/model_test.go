@@ -203,13 +203,14 @@ func (f *modelFolder) add(msg Message) *Message {
 	return &msg
 }
 
-func (f *modelFolder) merge(msg *Message, r *Remote) {
+// merge puts a row into a message, which is fresh if the same transaction has added it.
+func (f *modelFolder) merge(msg *Message, r *Remote, fresh bool) {
 	for bit := Flags(1); bit <= FlagForwarded; bit <<= 1 {
-		if r.FlagsMask&bit != 0 && msg.Pending&bit == 0 {
+		if r.FlagsMask&bit != 0 && msg.Pending&bit == 0 && (fresh || r.Doubt&bit == 0) {
 			msg.Flags = msg.Flags&^bit | r.Flags&bit
 		}
 	}
-	if r.Keywords != nil && !msg.PendingKeywords {
+	if r.Keywords != nil && !msg.PendingKeywords && (fresh || !r.DoubtKeywords) {
 		msg.Keywords = normalKeywords(*r.Keywords)
 	}
 	if r.Received != nil && msg.Received.IsZero() {
@@ -269,6 +270,9 @@ func (m *modelTest) row(f *modelFolder) Remote {
 	if m.rnd.IntN(4) == 0 {
 		r.Header = fmt.Appendf(nil, "X: %d\r\n\r\n", m.rnd.Int())
 	}
+	if m.rnd.IntN(4) == 0 {
+		r.Doubt, r.DoubtKeywords = Flags(m.rnd.IntN(64)), m.rnd.IntN(2) == 0
+	}
 	return r
 }
 
@@ -283,6 +287,7 @@ func (m *modelTest) rows(f *modelFolder) []Remote {
 // merged does to the model what upserts do to the folder; it returns unknown ids.
 func (f *modelFolder) upsert(rows []Remote) []GraphID {
 	var unknown []GraphID
+	first := f.uidNext
 	for i := range rows {
 		r := &rows[i]
 		msg := f.byGraphID(r.GraphID)
@@ -295,7 +300,7 @@ func (f *modelFolder) upsert(rows []Remote) []GraphID {
 			}
 			msg = f.add(Message{GraphID: r.GraphID})
 		}
-		f.merge(msg, r)
+		f.merge(msg, r, msg.UID >= first)
 	}
 	return unknown
 }
@@ -405,7 +410,7 @@ func (m *modelTest) push() {
 			row := Remote{Flags: Flags(m.rnd.IntN(64)), FlagsMask: FlagsAll, Keywords: ptr(m.keywords())}
 			r.Undo = &row
 			mine.Pending, mine.PendingKeywords = 0, false
-			f.merge(mine, &row)
+			f.merge(mine, &row, false)
 		case 2:
 			mine.Pending, mine.PendingKeywords = 0, false
 		}

@@ -223,6 +223,52 @@ func TestClaimRecent(t *testing.T) {
 	}
 }
 
+// Rows whose flags may be of before a change of our own change nothing of them, and are named where they say something else.
+func TestDoubtedRows(t *testing.T) {
+	s, f := newFolder(t)
+	first := remote(2) // not \Seen
+	first.Doubt, first.DoubtKeywords = FlagSeen, true
+	if ch := apply(t, s, f, []Remote{first}); !slices.Equal(ch.Doubted, []GraphID{graphID(2)}) {
+		t.Errorf("new message: doubted %v", ch.Doubted)
+	}
+	pushes := func() {
+		t.Helper()
+		list, err := s.Pending(t.Context(), f.Account, 10)
+		if err != nil || len(list) != 1 {
+			t.Fatalf("%d pending (%v)", len(list), err)
+		}
+		if _, err := s.Pushed(t.Context(), []PushResult{{ID: list[0].ID, PendingSeq: list[0].PendingSeq}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := s.ChangeFlags(t.Context(), f.ID, []FlagChange{{UID: 1, Set: FlagSeen, AddKeywords: []string{"Red"}}}); err != nil {
+		t.Fatal(err)
+	}
+	row := Remote{GraphID: graphID(2), Flags: FlagFlagged, FlagsMask: FlagSeen | FlagFlagged, Keywords: ptr([]string{}), Doubt: FlagSeen, DoubtKeywords: true}
+	for _, tt := range []struct {
+		name    string
+		change  func()
+		doubted bool
+	}{
+		{"pending", func() {}, false}, // what is to be pushed wins anyway
+		{"flag and keywords", pushes, true},
+		{"keywords", func() { row.Flags |= FlagSeen }, true},
+		{"nothing", func() { row.Keywords = ptr([]string{"red"}) }, false},
+		{"flag", func() { row.Flags &^= FlagSeen }, true},
+		{"not in the row", func() { row.FlagsMask, row.Keywords = FlagFlagged, nil }, false},
+	} {
+		tt.change()
+		ch := apply(t, s, f, []Remote{row})
+		m := messages(t, s, f.ID)[0]
+		if m.Flags != FlagSeen|FlagFlagged || !slices.Equal(m.Keywords, []string{"Red"}) {
+			t.Errorf("%s: flags %v %v", tt.name, m.Flags, m.Keywords)
+		}
+		if (len(ch.Doubted) != 0) != tt.doubted {
+			t.Errorf("%s: doubted %v", tt.name, ch.Doubted)
+		}
+	}
+}
+
 func TestFileModes(t *testing.T) {
 	s, f := newFolder(t)
 	apply(t, s, f, []Remote{remote(1)})

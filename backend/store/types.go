@@ -159,6 +159,11 @@ type Remote struct {
 	InternetMessageID *string
 	ThreadID          *string
 	Header            []byte // raw header; kept only if none is there yet
+
+	// These flags, and the keywords, may be of before a change of our own. They are not put into a message that is there;
+	// where they differ from what it has, it is named in Changes.Doubted.
+	Doubt         Flags
+	DoubtKeywords bool
 }
 
 // Changes is what one transaction did to one folder. It is for those who watch
@@ -173,6 +178,8 @@ type Changes struct {
 	// Unknown are ids that were named but are not in the replica, with too little
 	// in the row to add them (no Received): read the message and apply it whole.
 	Unknown []GraphID
+	// Doubted are messages of which a row says something else in what was in doubt. See Remote.
+	Doubted []GraphID
 }
 
 // Empty reports whether there is nothing to tell.

@@ -179,7 +179,8 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 		return nil, nil, fmt.Errorf("append message: %w", err)
 	}
 	s.writing(made.ID)
-	defer s.written(made.ID, made, len(rest)) // each attachment that is added makes another version
+	s.wrote(made.ID, made, properties{})
+	defer s.endWriting(made.ID, len(rest)) // each attachment that is added makes another version
 	if err = s.finish(ctx, made, rest, row.ID == drafts || s.settings.Load().ImportMIME, in); err == nil {
 		return made, header, nil
 	}
@@ -221,9 +222,8 @@ func (s *Syncer) finish(ctx context.Context, made *graph.Message, rest []upload,
 	if in.Flags&(store.FlagAnswered|store.FlagForwarded|store.FlagDeleted) != 0 {
 		u.Extended = extendedFlags(in.made(), in.Flags)
 	}
-	s.writing(made.ID)
 	m, err := s.o.Graph.Update(ctx, made.ID, u)
-	s.written(made.ID, m, 0)
+	s.wrote(made.ID, m, properties{store.FlagsAll, true})
 	return err
 }
 
@@ -433,11 +433,16 @@ func (s *Syncer) adopt(ctx context.Context, row *store.Folder, m *graph.Message,
 	if in.Flags&store.FlagSeen != 0 && remote.Flags&store.FlagSeen == 0 {
 		s.writing(m.ID)
 		read, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)})
-		s.written(m.ID, read, 0)
+		s.written(m.ID, read, properties{flags: store.FlagSeen})
 		if err != nil {
 			return 0, err
 		}
 		remote.Flags |= store.FlagSeen
+	}
+	if known {
+		// Clients may have changed its flags since it was read.
+		remote.FlagsMask &= in.Flags & store.FlagSeen
+		remote.Keywords = nil
 	}
 	ctx = context.WithoutCancel(ctx)
 	if known && have.HasBody {

@@ -2,6 +2,7 @@ package syncer
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"postern/backend/store"
@@ -44,7 +45,23 @@ func (s *Syncer) Locked(f func() error) error {
 	return f()
 }
 
-// apply commits one Apply.
+// applyRead commits one Apply of rows that were read from Graph. Changes.Doubted are those that must be read again.
+func (s *Syncer) applyRead(ctx context.Context, id store.FolderID, read reading, rows []store.Remote, gone []store.GraphID, sync *store.SyncUpdate) (store.Changes, error) {
+	return s.commitRead(read, rows, func() (store.Changes, error) { return s.o.Store.Apply(ctx, id, rows, gone, sync) })
+}
+
+// commitRead is Commit for rows that were read from Graph.
+func (s *Syncer) commitRead(read reading, rows []store.Remote, change func() (store.Changes, error)) (ch store.Changes, err error) {
+	err = s.Commit(func() ([]store.Changes, error) {
+		old := s.doubt(rows, read)
+		ch, err = change()
+		ch.Doubted = slices.DeleteFunc(ch.Doubted, func(id store.GraphID) bool { return old[id] })
+		return []store.Changes{ch}, err
+	})
+	return ch, err
+}
+
+// apply commits one Apply of what Graph has said in answer to a change.
 func (s *Syncer) apply(ctx context.Context, id store.FolderID, rows []store.Remote, gone []store.GraphID, sync *store.SyncUpdate) (store.Changes, error) {
 	var ch store.Changes
 	err := s.Commit(func() ([]store.Changes, error) {

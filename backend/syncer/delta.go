@@ -2,81 +2,14 @@ package syncer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"postern/backend/graph"
 	"postern/backend/store"
 )
-
-// ownWrite remembers changes that Postern itself made to a message in Graph, so that the delta rows which report them
-// do not make the message be read again, nor be taken for the work of somebody else. Rows repeat, and one may be read
-// from Graph before a change and arrive here after it.
-type ownWrite struct {
-	at       time.Time
-	running  int      // changes that are under way
-	versions []string // after our changes, as far as they are known; the last few
-	strange  int      // changes whose version is not known: so many strange rows are taken for their reports
-	inexact  string   // what rows that do not name a version say since the last change
-}
-
-// reports says whether a row with the version tells of a change of ours, and takes note of it.
-func (w *ownWrite) reports(m *graph.Message) bool {
-	v, exact := version(m)
-	switch {
-	case !exact && w.inexact == "":
-		w.inexact = v
-		return true
-	case !exact:
-		return w.inexact == v
-	case slices.Contains(w.versions, v):
-		return true
-	case w.running > 0 || w.strange > 0:
-		w.strange = max(0, w.strange-1)
-		w.add(v)
-		return true
-	}
-	return false
-}
-
-// explains says whether the message may be as it is by changes of ours.
-func (w *ownWrite) explains(m *graph.Message) bool {
-	v, exact := version(m)
-	return w.running > 0 || w.strange > 0 || exact && slices.Contains(w.versions, v) || !exact && (w.inexact == "" || w.inexact == v)
-}
-
-// ownVersions bounds how many versions of a message are remembered.
-const ownVersions = 8
-
-func (w *ownWrite) add(version string) {
-	if slices.Contains(w.versions, version) {
-		return
-	}
-	if len(w.versions) >= ownVersions {
-		w.versions = slices.Delete(w.versions, 0, 1)
-	}
-	w.versions = append(w.versions, version)
-}
-
-// ownWriteLife bounds how long such a row is waited for. Graph shows changes late, but rarely by more.
-const ownWriteLife = 2 * time.Minute
-
-// version identifies a state of a message. Exact is false where Graph does not name it: modification times have whole
-// seconds only.
-func version(m *graph.Message) (v string, exact bool) {
-	switch {
-	case m == nil:
-	case m.ETag != "":
-		return strings.Trim(strings.TrimPrefix(m.ETag, "W/"), `"`), true // the change key
-	case m.ChangeKey != "":
-		return m.ChangeKey, true
-	case m.Modified != nil:
-		return m.Modified.Format(time.RFC3339Nano), false
-	}
-	return "?", false
-}
 
 // deltaRows translates a page and separates the removed ids. Where an id has several rows, later ones count.
 func deltaRows(page []graph.Message) (rows []store.Remote, gone []store.GraphID) {
@@ -101,11 +34,24 @@ func deltaRows(page []graph.Message) (rows []store.Remote, gone []store.GraphID)
 	return rows, gone
 }
 
+// rowVersions returns the versions that the rows of a page name, of several for one message the last.
+func rowVersions(page []graph.Message) map[store.GraphID]string {
+	versions := make(map[store.GraphID]string, len(page))
+	for i := range page {
+		if v, exact := version(&page[i]); exact {
+			versions[store.GraphID(page[i].ID)] = v
+		}
+	}
+	return versions
+}
+
 // delta runs one delta round from the folder's link.
 func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
 	postponed := false
+	read := reading{since: s.mark()}
 	link, err := s.o.Graph.MessageDelta(ctx, string(row.GraphID), deltaOptions, row.DeltaLink, func(page []graph.Message, next string) error {
-		pageChanged, late, err := s.deltaPage(ctx, f, row, page)
+		pageChanged, late, err := s.deltaPage(ctx, f, row, page, read)
+		read.since = s.mark() // the next page has not been asked for
 		changed = changed || pageChanged
 		if err != nil {
 			return err
@@ -141,7 +87,7 @@ func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (chang
 
 // deltaPage applies one page. late reports that something was left out because a client is at work on it: the page must
 // be asked for again.
-func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, page []graph.Message) (changed, late bool, err error) {
+func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, page []graph.Message, read reading) (changed, late bool, err error) {
 	if len(page) == 0 {
 		return false, false, nil
 	}
@@ -156,7 +102,8 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	// it at any time.
 	writers := f.creating > 0
 	s.mu.Unlock()
-	ch, err := s.apply(ctx, f.id, rows, gone, nil)
+	read.versions = rowVersions(page)
+	ch, err := s.applyRead(ctx, f.id, read, rows, gone, nil)
 	if err != nil {
 		return false, false, err
 	}
@@ -164,60 +111,100 @@ func (s *Syncer) deltaPage(ctx context.Context, f *folder, row *store.Folder, pa
 	creating := writers && len(ch.Unknown) > 0
 	// A removal of a message that is not known may be that of one just being made here, which is recorded afterwards.
 	late = leaving || creating || writers && len(gone) > len(ch.Removed)
-	known := s.foreign(page, ch.Unknown)
-	read := known
-	if !creating {
-		read = append(slices.Clip(known), ch.Unknown...)
+	known := s.foreign(f.id, page, ch.Unknown)
+	for _, id := range ch.Doubted {
+		if !slices.Contains(known, id) {
+			known = append(known, id)
+		}
 	}
-	msgs, missing, doubt, err := s.reread(ctx, row, read)
-	late = late || doubt
+	unknown := ch.Unknown
+	if creating {
+		unknown = nil
+	}
+	if len(known)+len(unknown) > 0 {
+		flagged := make(map[store.GraphID]bool, len(ch.Updated))
+		for i := range ch.Updated {
+			flagged[ch.Updated[i].GraphID] = true
+		}
+		more, doubt, err := s.readChanged(ctx, f, row, known, unknown, flagged)
+		changed, late = changed || more, late || doubt
+		if err != nil {
+			return changed, late, err
+		}
+	}
+	// Before the place in the round is noted: what is left out here is not told again.
+	more, err := s.recheck(ctx, f, row)
+	return changed || more, late, err
+}
+
+// readChanged reads messages whole and applies them: known ones that somebody else has changed, and those that are not in
+// the replica yet. flagged are those of the known ones whose flags have turned out to be what was changed. late reports
+// that Graph did not find some of them, which need not last.
+func (s *Syncer) readChanged(ctx context.Context, f *folder, row *store.Folder, known, unknown []store.GraphID, flagged map[store.GraphID]bool) (changed, late bool, err error) {
+	read := reading{since: s.mark()}
+	msgs, missing, late, err := s.reread(ctx, row, append(slices.Clip(known), unknown...))
 	if err != nil {
-		return changed, late, err
+		return false, late, err
 	}
-	edited := s.editedDrafts(row, msgs, known, &ch)
-	full := remotes(msgs)
+	edited, err := s.editedDrafts(ctx, row, msgs, known, flagged)
+	if err != nil {
+		return false, late, err
+	}
+	s.mu.Lock()
+	missing = slices.DeleteFunc(missing, func(id store.GraphID) bool { return s.moving[id] > 0 }) // the move takes it away
+	s.mu.Unlock()
 	for id := range edited {
 		// Taken out and put in again by one transaction: it comes back under a new UID.
 		missing = append(missing, id)
 	}
+	full := remotes(msgs)
 	if len(full) == 0 && len(missing) == 0 {
-		return changed, late, nil
+		return false, late, nil
 	}
-	ch, err = s.apply(ctx, f.id, full, missing, nil)
-	return changed || !ch.Empty(), late, err
+	ch, err := s.applyRead(ctx, f.id, read, full, missing, nil)
+	s.suspect(f.id, ch.Doubted)
+	return !ch.Empty(), late, err
+}
+
+// recheckTries is how often one run reads messages again that clients keep changing meanwhile.
+const recheckTries = 3
+
+// recheck reads the folder's suspects, and those that come of that.
+func (s *Syncer) recheck(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
+	for range recheckTries {
+		ids := s.takeSuspects(f)
+		if len(ids) == 0 {
+			break
+		}
+		// Should Graph not find one, the row that tells of its removal is still to come.
+		ch, _, err := s.readChanged(ctx, f, row, ids, nil, nil)
+		changed = changed || ch
+		if err != nil {
+			s.suspect(f.id, ids)
+			return changed, err
+		}
+	}
+	return changed, nil
 }
 
 // editedDrafts returns those of the changed messages whose text somebody has changed: drafts whose flags are what they
 // were. To IMAP a message never changes (RFC 9051 section 2.3.1.1), so such a draft becomes another message.
-func (s *Syncer) editedDrafts(row *store.Folder, msgs []*graph.Message, known []store.GraphID, ch *store.Changes) map[store.GraphID]bool {
+func (s *Syncer) editedDrafts(ctx context.Context, row *store.Folder, msgs []*graph.Message, known []store.GraphID, flagged map[store.GraphID]bool) (map[store.GraphID]bool, error) {
 	candidate := make(map[store.GraphID]bool, len(known))
 	for _, id := range known {
-		candidate[id] = true
-	}
-	for i := range ch.Updated {
-		delete(candidate, ch.Updated[i].GraphID)
+		candidate[id] = !flagged[id]
 	}
 	var edited map[store.GraphID]bool
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	for _, m := range msgs {
 		id := store.GraphID(m.ID)
-		if m.IsDraft == nil || !*m.IsDraft {
+		if m.IsDraft == nil || !*m.IsDraft || !s.newDraftVersion(row, m) || !candidate[id] {
 			continue
 		}
-		if len(s.drafts) > 5000 {
-			clear(s.drafts)
+		have, err := s.inFolder(ctx, row.ID, id)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
 		}
-		v, _ := version(m)
-		if w, ok := s.own[id]; ok && time.Since(w.at) <= ownWriteLife && w.explains(m) {
-			s.drafts[id] = v
-			continue
-		}
-		before, seen := s.drafts[id]
-		s.drafts[id] = v
-		// Rows repeat, and in an earlier life this one may have been seen.
-		old := m.Modified != nil && m.Modified.Before(row.SyncedAt.Add(-time.Minute))
-		if !candidate[id] || seen && before == v || !seen && old {
+		if err != nil || flagsDiffer(have, m) {
 			continue
 		}
 		if edited == nil {
@@ -225,7 +212,37 @@ func (s *Syncer) editedDrafts(row *store.Folder, msgs []*graph.Message, known []
 		}
 		edited[id] = true
 	}
-	return edited
+	return edited, nil
+}
+
+// newDraftVersion notes the version of a draft, and reports whether it is one that was not there before and that no change
+// of ours has made.
+func (s *Syncer) newDraftVersion(row *store.Folder, m *graph.Message) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.drafts) > 5000 {
+		clear(s.drafts)
+	}
+	id := store.GraphID(m.ID)
+	v, _ := version(m)
+	before, seen := s.drafts[id]
+	s.drafts[id] = v
+	if w := s.own[id]; w != nil && time.Since(w.at) <= ownWriteLife && w.explains(m) {
+		return false
+	}
+	// Rows repeat, and in an earlier life this one may have been seen.
+	old := m.Modified != nil && m.Modified.Before(row.SyncedAt.Add(-time.Minute))
+	return seen && before != v || !seen && !old
+}
+
+// flagsDiffer reports whether a message that was read whole has other flags or keywords than the replica, apart from those
+// that are still to be pushed.
+func flagsDiffer(have *store.Message, m *graph.Message) bool {
+	r := remoteOf(m, true)
+	if (have.Flags^r.Flags)&r.FlagsMask&^have.Pending != 0 {
+		return true
+	}
+	return r.Keywords != nil && !have.PendingKeywords && !slices.Equal(*r.Keywords, have.Keywords)
 }
 
 // remotes translates messages that were read whole, in the order in which they should get their UIDs.
@@ -236,75 +253,6 @@ func remotes(msgs []*graph.Message) []store.Remote {
 	}
 	byReceived(rows)
 	return rows
-}
-
-// foreign returns the ids of those known messages in a page that somebody else has changed.
-func (s *Syncer) foreign(page []graph.Message, unknown []store.GraphID) []store.GraphID {
-	skip := make(map[store.GraphID]bool, len(unknown))
-	for _, id := range unknown {
-		skip[id] = true
-	}
-	now := time.Now()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var ids []store.GraphID
-	for i := range page {
-		m := &page[i]
-		id := store.GraphID(m.ID)
-		if m.Removed != "" || skip[id] {
-			continue
-		}
-		skip[id] = true // rows repeat within a page too
-		if w, ok := s.own[id]; ok {
-			switch {
-			case w.running == 0 && now.Sub(w.at) > ownWriteLife:
-				delete(s.own, id)
-			case w.reports(m):
-				s.own[id] = w
-				continue
-			}
-		}
-		ids = append(ids, id)
-	}
-	return ids
-}
-
-// writing notes that Postern is about to change these messages in Graph. Each must be followed by written.
-func (s *Syncer) writing(ids ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if len(s.own) > 20000 {
-		for id, w := range s.own {
-			if w.running == 0 && now.Sub(w.at) > ownWriteLife {
-				delete(s.own, id)
-			}
-		}
-	}
-	for _, id := range ids {
-		w := s.own[store.GraphID(id)]
-		w.at = now
-		w.running++
-		s.own[store.GraphID(id)] = w
-	}
-}
-
-// written notes that a change has ended: the message as it is said to be since then, or nil, and how many versions there
-// were besides that nobody told.
-func (s *Syncer) written(id string, m *graph.Message, untold int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	w := s.own[store.GraphID(id)]
-	w.at = time.Now()
-	w.running = max(0, w.running-1)
-	w.inexact = ""
-	if v, exact := version(m); exact {
-		w.add(v)
-	} else {
-		untold++
-	}
-	w.strange = max(w.strange, untold)
-	s.own[store.GraphID(id)] = w
 }
 
 // manyChanged is the number of messages from which pages are cheaper than single reads: in a batch too, each counts as a

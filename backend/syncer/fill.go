@@ -61,6 +61,11 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 		s.log.Warn("delta links are void at once: comparing lists", "mailbox", row.Name, "err", err)
 		changed, err = s.goByList(ctx, f, row)
 	}
+	if err == nil {
+		var more bool
+		more, err = s.recheck(ctx, f, row)
+		changed = changed || more
+	}
 	return changed, err
 }
 
@@ -91,6 +96,7 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	type enumerated struct {
+		read reading
 		rows []store.Remote
 		next string
 	}
@@ -103,10 +109,13 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 		if !resumed {
 			link = ""
 		}
+		since := s.mark()
 		deltaLink, deltaErr = s.o.Graph.MessageDelta(gctx, string(row.GraphID), deltaOptions, link, func(page []graph.Message, next string) error {
 			rows, _ := deltaRows(page)
+			read := reading{since, rowVersions(page)}
+			since = s.mark()
 			select {
-			case pages <- enumerated{rows, next}:
+			case pages <- enumerated{read, rows, next}:
 				return nil
 			case <-gctx.Done():
 				return gctx.Err()
@@ -134,7 +143,7 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 			if p.next != "" {
 				sync = &store.SyncUpdate{FillLink: new(deltaMark + p.next)}
 			}
-			if err = s.relistPage(ctx, f, row, r, p.rows, sync); err != nil {
+			if err = s.relistPage(ctx, f, row, r, p.read, p.rows, sync); err != nil {
 				break
 			}
 		}
@@ -194,6 +203,7 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 	}
 	s.beginWalk(f, there)
 	defer s.endWalk(f)
+	read := reading{since: s.mark()}
 	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
 		s.walked(f, row.Name, len(page))
 		rows := make([]store.Remote, 0, len(page))
@@ -204,7 +214,9 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 		if next == "" {
 			u = store.SyncUpdate{Fill: new(store.FillDone), FillLink: new("")}
 		}
-		_, err := s.apply(ctx, f.id, rows, nil, &u)
+		ch, err := s.applyRead(ctx, f.id, read, rows, nil, &u)
+		s.suspect(f.id, ch.Doubted)
+		read.since = s.mark()
 		return err
 	})
 	if err != nil {
@@ -229,21 +241,20 @@ func (s *Syncer) markFilled(f *folder) {
 }
 
 // relistPage stores one page of an enumeration and reads what it holds that is new.
-func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r *store.Relist, rows []store.Remote, sync *store.SyncUpdate) error {
+func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r *store.Relist, read reading, rows []store.Remote, sync *store.SyncUpdate) error {
 	var ch store.Changes
-	page := func(rows []store.Remote, sync *store.SyncUpdate) error {
-		return s.Commit(func() ([]store.Changes, error) {
-			var err error
-			ch, err = r.Page(ctx, rows, sync)
-			return []store.Changes{ch}, err
-		})
+	page := func(read reading, rows []store.Remote, sync *store.SyncUpdate) (err error) {
+		ch, err = s.commitRead(read, rows, func() (store.Changes, error) { return r.Page(ctx, rows, sync) })
+		s.suspect(f.id, ch.Doubted)
+		return err
 	}
-	if err := page(rows, nil); err != nil {
+	if err := page(read, rows, nil); err != nil {
 		return err
 	}
 	if len(ch.Unknown) > 0 {
 		s.awaitWriters(ctx, f)
 	}
+	read = reading{since: s.mark()}
 	msgs, _, doubt, err := s.reread(ctx, row, ch.Unknown)
 	if err != nil {
 		return err
@@ -255,7 +266,7 @@ func (s *Syncer) relistPage(ctx context.Context, f *folder, row *store.Folder, r
 	if len(msgs) == 0 && sync == nil {
 		return nil
 	}
-	return page(remotes(msgs), sync)
+	return page(read, remotes(msgs), sync)
 }
 
 // maxWriters bounds the wait for clients that make messages in a folder while it is enumerated.
@@ -307,6 +318,7 @@ func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder)
 	o.PageSize = pageSize
 	pages := 0
 	walk := func() error {
+		read := reading{since: s.mark()}
 		err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
 			pages++
 			rows := make([]store.Remote, 0, len(page))
@@ -317,11 +329,11 @@ func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder)
 			if next != "" {
 				sync = &store.SyncUpdate{FillLink: new(listMark + next)}
 			}
-			return s.Commit(func() ([]store.Changes, error) {
-				ch, err := r.Page(ctx, rows, sync)
-				changed = changed || !ch.Empty()
-				return []store.Changes{ch}, err
-			})
+			ch, err := s.commitRead(read, rows, func() (store.Changes, error) { return r.Page(ctx, rows, sync) })
+			changed = changed || !ch.Empty()
+			s.suspect(f.id, ch.Doubted)
+			read.since = s.mark()
+			return err
 		})
 		if err != nil {
 			return fmt.Errorf("list folder: %w", err)

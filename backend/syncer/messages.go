@@ -112,7 +112,7 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 			}
 			done = append(done, store.Moved{UID: msgs[i].UID, NewGraphID: store.GraphID(id)})
 			s.writing(id)
-			s.written(id, res.Message, 0)
+			s.written(id, res.Message, properties{})
 		case graph.IsNotFound(res.Err):
 			lost = append(lost, ids[i])
 		default:
@@ -151,13 +151,16 @@ func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs
 	}
 	if len(unknown) > 0 {
 		// Another program removed them here, and then the move found them all the same.
+		read := reading{since: s.mark()}
 		full, _, _, err := s.reread(cctx, dst, unknown)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.apply(cctx, dst.ID, remotes(full), nil, nil); err != nil {
+		ch, err := s.applyRead(cctx, dst.ID, read, remotes(full), nil, nil)
+		if err != nil {
 			return nil, err
 		}
+		s.suspect(dst.ID, ch.Doubted)
 	}
 	pairs := make([]Pair, 0, len(done))
 	for _, d := range done {

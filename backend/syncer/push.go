@@ -66,12 +66,8 @@ func (s *Syncer) pushLoop(ctx context.Context) {
 func (s *Syncer) pushPending(ctx context.Context) error {
 	tries := 0
 	for {
-		msgs, err := s.o.Store.Pending(ctx, s.o.Account, pushBatch)
-		if err != nil || len(msgs) == 0 {
-			return err
-		}
-		retry, err := s.pushSome(ctx, msgs)
-		if err != nil {
+		retry, more, err := s.pushNext(ctx)
+		if err != nil || !more {
 			return err
 		}
 		if len(retry) == 0 {
@@ -86,6 +82,32 @@ func (s *Syncer) pushPending(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(time.Duration(tries) * 200 * time.Millisecond):
 		}
+	}
+}
+
+// pushNext pushes the oldest pending changes. more reports whether there were any.
+func (s *Syncer) pushNext(ctx context.Context) (retry []store.Message, more bool, err error) {
+	end, err := s.beginPush(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer end()
+	msgs, err := s.o.Store.Pending(ctx, s.o.Account, pushBatch)
+	if err != nil || len(msgs) == 0 {
+		return nil, false, err
+	}
+	retry, err = s.pushSome(ctx, msgs)
+	return retry, true, err
+}
+
+// beginPush waits for the push under way. What is pending must be read after that, or an older state of a message would
+// be written over a newer one.
+func (s *Syncer) beginPush(ctx context.Context) (end func(), err error) {
+	select {
+	case s.pushing <- struct{}{}:
+		return func() { <-s.pushing }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }
 
@@ -105,7 +127,11 @@ func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []st
 	s.writing(ids...)
 	answers := s.o.Graph.UpdateMany(ctx, items)
 	for i, res := range answers {
-		s.written(ids[i], res.Message, 0)
+		if res.Err == nil || graph.Unclear(res.Err) {
+			s.written(ids[i], res.Message, properties{msgs[i].Pending, msgs[i].PendingKeywords})
+		} else {
+			s.endWriting(ids[i], 0) // it has changed nothing
+		}
 	}
 	var results []store.PushResult
 	var refused []store.Message
@@ -173,15 +199,26 @@ func (s *Syncer) truth(ctx context.Context, msgs []store.Message) ([]store.PushR
 
 // settle pushes the pending changes among msgs now, before Graph copies them.
 func (s *Syncer) settle(ctx context.Context, msgs []store.Message) error {
+	end, err := s.beginPush(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	var pending []store.Message
-	for _, m := range msgs {
-		if m.PendingSeq != 0 {
-			pending = append(pending, m)
+	for i := range msgs {
+		m := &msgs[i]
+		if m.PendingSeq == 0 {
+			continue
+		}
+		if m, err = s.inFolder(ctx, m.Folder, m.GraphID); err == nil && m.PendingSeq != 0 {
+			pending = append(pending, *m)
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
 		}
 	}
 	if len(pending) == 0 {
 		return nil
 	}
-	_, err := s.pushSome(ctx, pending)
+	_, err = s.pushSome(ctx, pending)
 	return err
 }

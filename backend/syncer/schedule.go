@@ -31,15 +31,16 @@ type folder struct {
 	graphID  string
 	opens    int
 	every    time.Duration
-	filled   bool      // the skeleton is complete
-	walking  bool      // the run under way walks through the whole folder, which takes minutes
-	active   bool      // somebody has asked for it since it appeared, or it was filled before
-	creating int       // writes under way that make messages in here
-	late     bool      // the last round left something out because a client is at work on it
-	byList   bool      // delta is refused, as by a mailbox that is full: compare lists
-	synced   time.Time // end of the last job that went well
-	total    int       // messages in it as Graph's tree last told; 0: not told
-	walk     *walk     // nil unless it is being listed
+	filled   bool                   // the skeleton is complete
+	walking  bool                   // the run under way walks through the whole folder, which takes minutes
+	active   bool                   // somebody has asked for it since it appeared, or it was filled before
+	creating int                    // writes under way that make messages in here
+	suspects map[store.GraphID]bool // messages to be read again, see suspect
+	late     bool                   // the last round left something out because a client is at work on it
+	byList   bool                   // delta is refused, as by a mailbox that is full: compare lists
+	synced   time.Time              // end of the last job that went well
+	total    int                    // messages in it as Graph's tree last told; 0: not told
+	walk     *walk                  // nil unless it is being listed
 }
 
 // spread gives each folder its own part of d, so that not all are polled at once.
@@ -210,7 +211,7 @@ func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 	if f.byList {
 		d = max(d, listPoll)
 	}
-	if f.late {
+	if f.late || len(f.suspects) > 0 {
 		d = min(d, time.Second)
 		f.late = false
 	}

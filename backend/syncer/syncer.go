@@ -117,12 +117,15 @@ type Syncer struct {
 	roles   map[string]store.FolderID // by well-known name
 	known   map[string]string         // well-known name to Graph id
 	bodies  map[store.MessageID]*flight
-	own     map[store.GraphID]ownWrite
+	own     map[store.GraphID]*ownWrite
+	marks   mark
 	moving  map[store.GraphID]int       // by clients, right now
 	doubts  map[store.GraphID]time.Time // messages that are listed and not found, since when
 	drafts  map[store.GraphID]string    // versions of drafts seen in delta rounds
 	tried   map[store.MessageID]bool    // by background reading
 	totals  map[string]int              // messages in folders by Graph id, as the last reading of the tree told
+
+	pushing chan struct{} // holds a token while flags are written: two pushes of one message must not overtake one another
 
 	treeMu sync.Mutex // serialises readers and writers of the stored tree; may be held while calling Graph
 	wake   chan struct{}
@@ -152,10 +155,11 @@ func New(o Options) *Syncer {
 		roles:   make(map[string]store.FolderID),
 		known:   make(map[string]string),
 		bodies:  make(map[store.MessageID]*flight),
-		own:     make(map[store.GraphID]ownWrite),
+		own:     make(map[store.GraphID]*ownWrite),
 		moving:  make(map[store.GraphID]int),
 		doubts:  make(map[store.GraphID]time.Time),
 		drafts:  make(map[store.GraphID]string),
+		pushing: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		push:    make(chan struct{}, 1),
 		idle:    make(chan struct{}, 1),
