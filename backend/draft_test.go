@@ -32,7 +32,7 @@ func TestSkeletonIsNotTheMessage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if row := settledRow(t, b, id); row.State != store.StateSent || graph.EncodedSize(row.Size) > maxMIMERequest {
+	if row := settledRow(t, b, id); row.State != store.StateSent || graph.EncodedSize(row.Size) > graph.MaxRequest {
 		t.Fatalf("%s, %d bytes: %s", row.State, row.Size, row.LastError)
 	}
 	d := sim.Delivered()

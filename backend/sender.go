@@ -3,13 +3,13 @@ package backend
 import (
 	"bytes"
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"postern/backend/graph"
@@ -19,10 +19,7 @@ import (
 	"postern/backend/token"
 )
 
-// Graph takes requests of up to 4 MB, and MIME travels as base64. Whether it counts
-// 4,000,000 or 4,194,304 bytes is not documented; the first fits both.
 const (
-	maxMIMERequest = 4_000_000
 	// minSplit is the encoded size from which an attachment may be uploaded by itself. The largest go first, so small ones
 	// do only where a message consists of them.
 	minSplit = 1 << 10
@@ -102,10 +99,23 @@ func (s *sender) sendPart(ctx context.Context, a *Account, job *outbox.Job, m *o
 		}
 	}
 	size := m.size()
-	if base64.StdEncoding.EncodedLen(int(size)) <= maxMIMERequest && !(job.WasUnclear() && size > doubtfulMIME) {
-		return a.graph.SendMIME(ctx, m.open, size)
+	if graph.EncodedSize(size) > graph.MaxRequest || job.WasUnclear() && size > doubtfulMIME {
+		return s.sendLarge(ctx, a, job, m, message.MaxSkeleton)
 	}
-	return s.sendLarge(ctx, a, job, m)
+	err := a.graph.SendMIME(ctx, m.open, size)
+	if graph.StatusOf(err) != http.StatusRequestEntityTooLarge {
+		return err
+	}
+	return s.sendTighter(ctx, a, job, m, err)
+}
+
+// sendTighter sends in smaller requests what was refused as too large for one, by Graph or a gateway on the way to it.
+func (s *sender) sendTighter(ctx context.Context, a *Account, job *outbox.Job, m *outgoing, refused error) error {
+	err := s.sendLarge(ctx, a, job, m, message.TightSkeleton)
+	if errors.Is(err, message.ErrIndivisible) {
+		return refused
+	}
+	return err
 }
 
 // sendDraft sends a complete draft. It can be asked for again: once Exchange has
@@ -137,15 +147,15 @@ func (s *sender) sendDraft(ctx context.Context, a *Account, job *outbox.Job, dra
 	return err
 }
 
-// sendLarge makes a draft from the message without its large attachments, uploads
+// sendLarge makes a draft from the message without its large attachments, of at most aim bytes where that can be, uploads
 // these, and sends it. The draft's id is on disk before anything depends on it.
-func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *outgoing) error {
+func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *outgoing, aim int64) error {
 	size := m.size()
 	ix, err := message.Parse(m, size)
 	if err != nil {
 		return fmt.Errorf("read message: %w", err)
 	}
-	split, err := message.SplitAttachments(m, ix, minSplit)
+	split, err := message.SplitAttachments(m, ix, minSplit, aim)
 	if errors.Is(err, message.ErrIndivisible) {
 		return &outbox.Error{Outcome: outbox.Permanent, Status: "5.3.4", Err: err,
 			Text: fmt.Sprintf("The message has %.1f MB. Microsoft 365 takes no more than 3 MB at once, and a message that is signed, encrypted or of unusual structure cannot be handed over in pieces without damage.", float64(size)/1e6)}
@@ -163,7 +173,8 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 		return &outbox.Error{Outcome: outbox.Temporary, Uncounted: true, Status: "4.4.5", RetryAfter: waitForLarge,
 			Text: "Another large message of the mailbox is being handed over.", Err: errors.New("another large message is under way")}
 	}
-	defer a.large.Unlock()
+	unlock := sync.OnceFunc(a.large.Unlock)
+	defer unlock()
 	if job.Attempts > 1 || job.WasUnclear() || job.Drafting() {
 		// A draft whose creation ended unclearly is not on our records.
 		if err := s.removeStrays(ctx, a, job); err != nil {
@@ -176,6 +187,10 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 	draft, err := a.graph.CreateFromMIME(ctx, func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(skeleton.Bytes())), nil
 	}, int64(skeleton.Len()))
+	if graph.StatusOf(err) == http.StatusRequestEntityTooLarge && aim > message.TightSkeleton {
+		unlock()
+		return s.sendTighter(ctx, a, job, m, err)
+	}
 	if err != nil {
 		return notSent(err)
 	}

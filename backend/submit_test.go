@@ -465,6 +465,42 @@ func largeMessage(extra string, sizes ...int) (text string, files [][]byte) {
 	return b.String(), files
 }
 
+// hasFiles checks that the message has these files and no others.
+func hasFiles(t *testing.T, mime []byte, files [][]byte) {
+	t.Helper()
+	ix, err := message.Parse(bytes.NewReader(mime), int64(len(mime)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got [][]byte
+	var walk func(p *message.Part)
+	walk = func(p *message.Part) {
+		if p.IsType("application", "octet-stream") {
+			r, err := message.Decoded(bytes.NewReader(mime), p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, data)
+		}
+		for _, c := range p.Children {
+			walk(c)
+		}
+	}
+	walk(ix.Root)
+	if len(got) != len(files) {
+		t.Fatalf("%d files arrived of %d", len(got), len(files))
+	}
+	for _, f := range files {
+		if !slices.ContainsFunc(got, func(g []byte) bool { return bytes.Equal(f, g) }) {
+			t.Errorf("a file of %d bytes is not among those that arrived", len(f))
+		}
+	}
+}
+
 func TestLargeMessages(t *testing.T) {
 	quickly(t)
 	for _, tt := range []struct {
@@ -502,37 +538,7 @@ func TestLargeMessages(t *testing.T) {
 			if len(d) != 1 || len(d[0].Recipients) != 2 {
 				t.Fatalf("%d deliveries: %+v", len(d), d)
 			}
-			ix, err := message.Parse(bytes.NewReader(d[0].MIME), int64(len(d[0].MIME)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got [][]byte
-			var walk func(p *message.Part)
-			walk = func(p *message.Part) {
-				if p.IsType("application", "octet-stream") {
-					r, err := message.Decoded(bytes.NewReader(d[0].MIME), p)
-					if err != nil {
-						t.Fatal(err)
-					}
-					data, err := io.ReadAll(r)
-					if err != nil {
-						t.Fatal(err)
-					}
-					got = append(got, data)
-				}
-				for _, c := range p.Children {
-					walk(c)
-				}
-			}
-			walk(ix.Root)
-			if len(got) != len(files) {
-				t.Fatalf("%d files arrived of %d", len(got), len(files))
-			}
-			for _, f := range files {
-				if !slices.ContainsFunc(got, func(g []byte) bool { return bytes.Equal(f, g) }) {
-					t.Errorf("a file of %d bytes is not among those that arrived", len(f))
-				}
-			}
+			hasFiles(t, d[0].MIME, files)
 			if drafts := sim.Messages(alice, "drafts"); len(drafts) != 0 {
 				t.Errorf("%d drafts left", len(drafts))
 			}

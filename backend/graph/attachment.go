@@ -13,12 +13,12 @@ import (
 	"time"
 )
 
-// SessionSize is the size in bytes from which attachments go by an upload session. Smaller ones are refused there, and
-// larger ones by POST. Graph: outlook-large-attachments.
-const SessionSize = 3_000_000
-
-// Sessions take up to 4 MB at once; a multiple of 320 KiB suits all of Microsoft's upload services.
-const chunkSize = 12 * 320 << 10
+// Sessions take up to 4 MB at once; a multiple of 320 KiB suits all of Microsoft's upload services. Where even that is
+// refused, as by a gateway on the way, it goes on in smaller pieces.
+const (
+	chunkSize  = 12 * 320 << 10
+	smallChunk = 3 * 320 << 10
+)
 
 // MarshalJSON writes a fileAttachment.
 func (a NewAttachment) MarshalJSON() ([]byte, error) {
@@ -32,14 +32,69 @@ func (a NewAttachment) MarshalJSON() ([]byte, error) {
 // content is never nil: null bytes are refused.
 func (a NewAttachment) content() []byte { return append([]byte{}, a.Content...) }
 
-// AddAttachment attaches a file of less than SessionSize, its bytes in Content, and returns its id. It works on messages
-// that are no drafts, too. Graph: message-post-attachments.
-func (c *Client) AddAttachment(ctx context.Context, msgID string, a NewAttachment) (id string, err error) {
+// UploadAttachment attaches a file of a.Size bytes and returns its id where Graph tells it. open gives the bytes from an
+// offset on; it is called for every piece. It works on messages that are no drafts, too. After Unclear the attachment may
+// be there; the way out is then to delete the message.
+//
+// A file goes by one POST if the whole request stays within MaxRequest, else by an upload session, which continues after a
+// broken connection where the server stands, is begun anew where that cannot be found out, and is given up on failure.
+// The documents draw the line at a file of 3 MB, "MB" being nowhere defined: what one way refuses for its size goes
+// the other. Graph: message-post-attachments, outlook-large-attachments.
+func (c *Client) UploadAttachment(ctx context.Context, msgID string, a NewAttachment, open func(offset int64) (io.ReadCloser, error)) (id string, err error) {
+	rest, err := itemPath("messages", msgID, "/attachments")
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", opUpload, err)
+	}
+	request, err := a.requestSize()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", opUpload, err)
+	}
+	if request <= MaxRequest {
+		id, err = c.postFile(ctx, rest, a, open)
+		if StatusOf(err) != http.StatusRequestEntityTooLarge {
+			return id, err
+		}
+		sid, serr := c.uploadFile(ctx, rest, a, open)
+		if tooSmall(serr) {
+			return "", err // neither way takes it
+		}
+		return sid, serr
+	}
+	id, err = c.uploadFile(ctx, rest, a, open)
+	if tooSmall(err) {
+		return c.postFile(ctx, rest, a, open)
+	}
+	return id, err
+}
+
+// tooSmall reports that Graph makes no upload session for a file so small.
+func tooSmall(err error) bool {
+	return IsCode(err, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize")
+}
+
+// requestSize is the size of the POST's body, content and all.
+func (a NewAttachment) requestSize() (int64, error) {
+	a.Content = nil
+	b, err := json.Marshal(a)
+	return int64(len(b)) + EncodedSize(a.Size), err
+}
+
+// postFile attaches a file by POST.
+func (c *Client) postFile(ctx context.Context, attachments string, a NewAttachment, open func(int64) (io.ReadCloser, error)) (id string, err error) {
 	const op = "add attachment"
-	p, err := itemPath("messages", msgID, "/attachments")
+	src, err := open(0)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
 	}
+	defer src.Close()
+	content, err := io.ReadAll(io.LimitReader(src, a.Size+1))
+	if err == nil && int64(len(content)) != a.Size {
+		err = errSize
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", op, err)
+	}
+	a.Content = content
 	body, err := jsonPayload(a)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", op, err)
@@ -47,44 +102,30 @@ func (c *Client) AddAttachment(ctx context.Context, msgID string, a NewAttachmen
 	var answer struct {
 		ID string `json:"id"`
 	}
-	err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(p), body: body, repeat: repeatRefused, changes: true}, into(&answer))
+	err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(attachments), body: body, repeat: repeatRefused, changes: true}, into(&answer))
 	return answer.ID, err
 }
 
-// UploadAttachment attaches a file of a.Size bytes and returns its id where Graph tells it. open gives the bytes from an
-// offset on; it is called for every piece. Less than SessionSize goes by one POST, more by an upload session, which
-// continues after a broken connection where the server stands, is begun anew where the server does not tell, and is given
-// up on failure. After Unclear the attachment may be there; the way out is then to delete the message.
-func (c *Client) UploadAttachment(ctx context.Context, msgID string, a NewAttachment, open func(offset int64) (io.ReadCloser, error)) (id string, err error) {
-	const op = "upload attachment"
-	if a.Size < SessionSize {
-		return c.postFile(ctx, msgID, a, open)
-	}
-	p, err := itemPath("messages", msgID, "/attachments/createUploadSession")
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
-	}
+// uploadFile attaches a file by an upload session.
+func (c *Client) uploadFile(ctx context.Context, attachments string, a NewAttachment, open func(int64) (io.ReadCloser, error)) (id string, err error) {
 	item := map[string]any{"attachmentType": "file", "name": a.Name, "size": a.Size}
 	put(item, "contentType", a.ContentType, a.ContentType != "")
 	put(item, "contentId", a.ContentID, a.ContentID != "")
 	put(item, "isInline", true, a.IsInline)
 	body, err := jsonPayload(map[string]any{"AttachmentItem": item})
 	if err != nil {
-		return "", fmt.Errorf("%s: %w", op, err)
+		return "", fmt.Errorf("%s: %w", opUpload, err)
 	}
 	for try := 1; ; try++ {
 		var answer sessionState
 		// An unused session ends by itself, so a repeat is harmless.
-		err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(p), body: body, repeat: repeatAlways}, into(&answer))
-		if IsCode(err, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize") {
-			return c.postFile(ctx, msgID, a, open) // 3 MB or 3 MiB: the service decides
-		}
+		err = c.do(ctx, call{op: opUpload, kind: "attachment", method: http.MethodPost, url: c.address(attachments + "/createUploadSession"), body: body, repeat: repeatAlways}, into(&answer))
 		if err != nil {
 			return "", err
 		}
 		s := &session{c: c, url: answer.UploadURL, size: a.Size, open: open}
 		if err := s.check(); err != nil {
-			return "", fmt.Errorf("%s: %w", op, err)
+			return "", fmt.Errorf("%s: %w", opUpload, err)
 		}
 		if id, err = s.run(ctx); err == nil {
 			return id, nil
@@ -94,24 +135,6 @@ func (c *Client) UploadAttachment(ctx context.Context, msgID string, a NewAttach
 			return "", err
 		}
 	}
-}
-
-// postFile attaches a small file by POST.
-func (c *Client) postFile(ctx context.Context, msgID string, a NewAttachment, open func(int64) (io.ReadCloser, error)) (string, error) {
-	src, err := open(0)
-	if err != nil {
-		return "", fmt.Errorf("add attachment: %w", err)
-	}
-	defer src.Close()
-	content, err := io.ReadAll(io.LimitReader(src, a.Size+1))
-	if err == nil && int64(len(content)) != a.Size {
-		err = errSize
-	}
-	if err != nil {
-		return "", fmt.Errorf("add attachment: %w", err)
-	}
-	a.Content = content
-	return c.AddAttachment(ctx, msgID, a)
 }
 
 // sessionState is what a session's answers say; keys match in any case, as they come in two.
@@ -147,36 +170,46 @@ const maxSessions = 3
 // errSessionLost means that a session has ended, or stands nobody knows where, without the attachment being complete.
 var errSessionLost = errors.New("upload session is lost")
 
+// run sends the pieces in order. Each answer says where the session stands. After a lost answer nobody does: only PUT and
+// DELETE are documented. The piece is sent again then; if the session does not want it, it has had it.
 func (s *session) run(ctx context.Context) (id string, err error) {
 	var offset int64
+	chunk := int64(chunkSize)
 	stalls := 0
-	ending := false // the last piece may have been taken: then the attachment may be complete
+	doubt := false  // the piece at offset may have been taken
+	ending := false // the last piece may have been: then the attachment may be complete
 	for offset < s.size {
-		n := min(chunkSize, s.size-offset)
+		n := min(chunk, s.size-offset)
+		last := offset+n == s.size
 		next, done, id, err := s.put(ctx, offset, n)
 		if done {
 			return id, nil
 		}
-		ending = ending || Unclear(err) && offset+n == s.size
-		if err != nil {
-			var local *localError
-			if ctx.Err() != nil || errors.As(err, &local) || !IsTemporary(err) && !outOfStep(err) || stalls+1 >= maxStalls {
-				return "", err
+		switch {
+		case err == nil:
+			doubt = false
+		case ctx.Err() != nil:
+			return "", err
+		case outOfStep(err) || doubt && StatusOf(err) == http.StatusBadRequest:
+			if doubt && !last && StatusOf(err) != http.StatusNotFound && StatusOf(err) != http.StatusGone {
+				doubt, next = false, offset+n
+				break
 			}
-			if sleep(ctx, backoff(stalls)) != nil {
-				return "", err
-			}
-			at, ok, gone := s.ask(ctx)
-			switch {
-			case ok:
-				next = at
-			case ending && (gone || outOfStep(err)):
+			if ending {
 				return "", &unclearError{&transportError{opUpload, fmt.Errorf("session has ended, perhaps with the whole file: %w", withoutAnswer(err))}}
-			case gone || outOfStep(err):
-				return "", &transportError{opUpload, fmt.Errorf("%w: %w", errSessionLost, withoutAnswer(err))}
-			default:
-				next = offset // this server does not tell: repeat the piece
 			}
+			return "", &transportError{opUpload, fmt.Errorf("%w: %w", errSessionLost, withoutAnswer(err))}
+		case StatusOf(err) == http.StatusRequestEntityTooLarge && chunk > smallChunk && !doubt:
+			chunk = smallChunk
+			continue
+		default:
+			var local *localError
+			if errors.As(err, &local) || !IsTemporary(err) || stalls+1 >= maxStalls || sleep(ctx, backoff(stalls)) != nil {
+				return "", err
+			}
+			doubt = doubt || Unclear(err)
+			ending = ending || doubt && last
+			next = offset
 		}
 		if next > s.size {
 			return "", &transportError{opUpload, errors.New("session expects bytes beyond the end")}
@@ -195,8 +228,7 @@ func (s *session) run(ctx context.Context) (id string, err error) {
 	return "", &transportError{opUpload, errors.New("session took all bytes and did not end")}
 }
 
-// outOfStep reports that the session stands elsewhere than we thought, or is no more. Whether it tells where by GET is not
-// documented for attachments.
+// outOfStep reports that the session stands elsewhere than we thought, or is no more.
 func outOfStep(err error) bool {
 	switch StatusOf(err) {
 	case http.StatusRequestedRangeNotSatisfiable, http.StatusConflict, http.StatusNotFound, http.StatusGone:
@@ -241,19 +273,6 @@ func (s *session) put(ctx context.Context, offset, n int64) (next int64, done bo
 		return nil
 	})
 	return next, done, id, err
-}
-
-// ask reads where the session stands. gone is true when it is no more.
-func (s *session) ask(ctx context.Context) (offset int64, ok, gone bool) {
-	var state sessionState
-	r := call{op: opUpload, kind: "attachment", method: http.MethodGet, url: s.url, foreign: true, repeat: repeatRefused}
-	err := s.c.do(ctx, r, into(&state))
-	if err != nil {
-		status := StatusOf(err)
-		return 0, false, status == http.StatusNotFound || status == http.StatusGone
-	}
-	offset, ok = nextOffset(state.NextExpectedRanges)
-	return offset, ok, false
 }
 
 // giveUp frees what the server keeps of the session, also when the caller has gone.

@@ -260,7 +260,7 @@ type Update struct {
 	IfMatch string // an ETag; empty changes whatever is there
 }
 
-// NewAttachment is a file to be attached. Content is used by Create and AddAttachment only, Size by UploadAttachment only.
+// NewAttachment is a file to be attached. Content is used by Create only, Size by UploadAttachment only.
 type NewAttachment struct {
 	Name        string
 	ContentType string

@@ -129,8 +129,8 @@ type sessions struct {
 	total   int
 	deleted bool
 	puts    int
-	gets    int
 	begun   int
+	piece   int                                                                                // the largest piece; 0 for 4 MB
 	hook    func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool // true: answered
 	ranges  func(at int) string                                                                // of a PUT's answer
 }
@@ -156,9 +156,9 @@ func (s *sessions) answer(n int, w http.ResponseWriter, r *http.Request, body st
 	case http.MethodDelete:
 		s.deleted = true
 		w.WriteHeader(204)
-	case http.MethodGet:
-		s.gets++
-		reply(w, 200, fmt.Sprintf(`{"nextExpectedRanges":["%d-%d"]}`, len(s.got), s.total-1))
+	default:
+		s.t.Errorf("%s of a session is not documented", r.Method)
+		w.WriteHeader(405)
 	case http.MethodPut:
 		s.puts++
 		s.take(w, r, body)
@@ -170,7 +170,7 @@ func (s *sessions) take(w http.ResponseWriter, r *http.Request, body string) {
 	if _, err := fmt.Sscanf(r.Header.Get("Content-Range"), "bytes %d-%d/%d", &from, &to, &total); err != nil || to-from+1 != len(body) || total != s.total {
 		s.t.Errorf("Content-Range %q with %d bytes", r.Header.Get("Content-Range"), len(body))
 	}
-	if len(body) > 4_000_000 {
+	if len(body) > s.most() {
 		s.t.Errorf("piece of %d bytes", len(body))
 	}
 	if from != len(s.got) {
@@ -190,15 +190,22 @@ func (s *sessions) take(w http.ResponseWriter, r *http.Request, body string) {
 	reply(w, 200, `{"ExpirationDateTime":"x","NextExpectedRanges":`+rng+`}`)
 }
 
+func (s *sessions) most() int {
+	if s.piece > 0 {
+		return s.piece
+	}
+	return 4_000_000
+}
+
 func TestUploadSession(t *testing.T) {
 	content := strings.Repeat("0123456789", 1_000_000)
 	for _, tt := range []struct {
-		name   string
-		hook   func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool
-		ranges func(int) string
-		ok     bool
-		// unclear: the file may be whole
-		unclear bool
+		name    string
+		hook    func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool
+		ranges  func(int) string
+		ok      bool
+		unclear bool // the file may be whole
+		again   bool // another session is begun
 	}{
 		{name: "plain", ok: true},
 		{name: "other spelling", ranges: func(at int) string { return fmt.Sprintf(`["%d-9999999"]`, at) }, ok: true},
@@ -234,41 +241,48 @@ func TestUploadSession(t *testing.T) {
 			refuse(w, 429, "TooManyRequests")
 			return true
 		}, ok: true},
-		{name: "state not told", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
-			if r.Method == http.MethodGet {
-				w.WriteHeader(405)
+		{name: "answer lost, repeat is a bad request", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if n == 3 {
+				refuse(w, 400, "ErrorInvalidRequest")
 				return true
 			}
-			if n == 2 {
-				w.WriteHeader(502)
-				return true
+			if n != 2 {
+				return false
 			}
-			return false
+			s.got = append(s.got, body...)
+			w.WriteHeader(504)
+			return true
 		}, ok: true},
-		{name: "answer lost, state not told", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
-			if r.Method == http.MethodGet {
-				w.WriteHeader(405)
-				return true
+		{name: "answer lost twice", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if n != 1 && n != 3 || r.Method != http.MethodPut {
+				return false
 			}
+			s.got = append(s.got, body...)
+			w.WriteHeader(502)
+			return true
+		}, ok: true},
+		{name: "state lost", again: true, hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
 			if n == 2 {
-				s.got = append(s.got, body...)
+				s.got = s.got[:100]
 				w.WriteHeader(504)
-				return true
 			}
-			return false
+			return n == 2
 		}, ok: true},
-		{name: "session ended", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
-			if n == 2 || n == 3 && r.Method == http.MethodGet {
+		{name: "smaller pieces", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if s.piece = 1_000_000; len(body) <= s.piece {
+				return false
+			}
+			w.WriteHeader(413)
+			return true
+		}, ok: true},
+		{name: "session ended", again: true, hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if n == 2 {
 				refuse(w, 404, "ErrorItemNotFound")
 				return true
 			}
 			return false
 		}, ok: true},
 		{name: "last answer lost", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
-			if r.Method == http.MethodGet {
-				w.WriteHeader(405)
-				return true
-			}
 			if r.Method == http.MethodPut && len(s.got) == s.total {
 				refuse(w, 404, "ErrorItemNotFound")
 				return true
@@ -307,8 +321,8 @@ func TestUploadSession(t *testing.T) {
 					return io.NopCloser(strings.NewReader(content[at:])), nil
 				})
 				if tt.ok {
-					if err != nil || id != "AA=" || string(s.got) != content || s.deleted != (s.begun > 1) {
-						t.Errorf("id %q, %d bytes, %v", id, len(s.got), err)
+					if err != nil || id != "AA=" || string(s.got) != content || s.deleted != tt.again || (s.begun > 1) != tt.again {
+						t.Errorf("id %q, %d bytes in %d sessions, %v", id, len(s.got), s.begun, err)
 					}
 					return
 				}
@@ -340,30 +354,82 @@ func TestUploadCancelled(t *testing.T) {
 	})
 }
 
-func TestSmallAttachments(t *testing.T) {
-	for _, size := range []int{0, 5, SessionSize - 1} {
-		c, s, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, body string) { reply(w, 201, `{"id":"att"}`) })
-		content := strings.Repeat("x", size)
-		id, err := c.UploadAttachment(t.Context(), "m", NewAttachment{Name: "f", Size: int64(size)}, func(int64) (io.ReadCloser, error) { return source(content)() })
-		if err != nil || id != "att" || !strings.HasSuffix(s.seen()[0].URI, "/messages/m/attachments") || mustJSON(t, s.seen()[0].Body)["contentBytes"] != encoded([]byte(content)) {
-			t.Errorf("%d: %q %v", size, id, err)
-		}
+// What is sent in one request, its base64 and JSON counted, and what by a session, whichever MB the service means.
+func TestAttachmentBorders(t *testing.T) {
+	const name = "f.bin"
+	// The largest file whose request is not over MaxRequest: its JSON has 83 bytes without the content.
+	const fits = (MaxRequest - 83) / 4 * 3
+	for _, tt := range []struct {
+		name         string
+		size         int
+		request, min int    // the service's limits
+		want         string // P for POST, S for a session
+		fails        bool
+	}{
+		{"empty", 0, 4_000_000, 3_000_000, "P", false},
+		{"small", 5, 4_000_000, 3_000_000, "P", false},
+		{"fits just so", fits, 4_000_000, 3_000_000, "P", false},
+		{"one more", fits + 1, 4_000_000, 2_900_000, "S", false},
+		{"just below 3 MB, by POST", 2_999_999, 4 << 20, 3_000_000, "SP", false},
+		{"just below 3 MB, by session", 2_999_999, 4_000_000, 2_900_000, "S", false},
+		{"just below 3 MB, by neither", 2_999_999, 4_000_000, 3_000_000, "SP", true},
+		{"3 MB", 3_000_000, 4_000_000, 3_000_000, "S", false},
+		{"between 3 MB and 3 MiB", 3_100_000, 4 << 20, 3 << 20, "SP", false},
+		{"3 MiB", 3 << 20, 4 << 20, 3 << 20, "S", false},
+		{"a narrower request", 1_000_000, 1_200_000, 900_000, "PS", false},
+		{"a narrower request, by neither", 1_000_000, 1_200_000, 3_000_000, "PS", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				content := strings.Repeat("x", tt.size)
+				ways, got := "", ""
+				c, _, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, body string) {
+					switch {
+					case strings.HasSuffix(r.URL.Path, "/messages/m/attachments/createUploadSession"):
+						ways += "S"
+						if tt.size < tt.min {
+							refuse(w, 400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize")
+							return
+						}
+						reply(w, 201, `{"uploadUrl":"http://`+r.Host+`/upload","nextExpectedRanges":["0-"]}`)
+					case strings.HasSuffix(r.URL.Path, "/messages/m/attachments"):
+						ways += "P"
+						if len(body) > tt.request {
+							w.WriteHeader(413)
+							return
+						}
+						b, _ := base64.StdEncoding.DecodeString(mustJSON(t, body)["contentBytes"].(string))
+						got = string(b)
+						reply(w, 201, `{"id":"att"}`)
+					case len(body) > tt.request:
+						w.WriteHeader(413)
+					default:
+						if got += body; len(got) < tt.size {
+							reply(w, 200, fmt.Sprintf(`{"NextExpectedRanges":["%d"]}`, len(got)))
+							return
+						}
+						w.Header().Set("Location", "https://outlook.office.com/Attachments('att')")
+						w.WriteHeader(201)
+					}
+				})
+				id, err := c.UploadAttachment(t.Context(), "m", NewAttachment{Name: name, Size: int64(tt.size)}, func(at int64) (io.ReadCloser, error) {
+					return io.NopCloser(strings.NewReader(content[at:])), nil
+				})
+				if ways != tt.want || (err != nil) != tt.fails {
+					t.Errorf("ways %s, %v", ways, err)
+				}
+				if tt.fails && (StatusOf(err) != 413 || !IsTooLarge(err)) {
+					t.Errorf("%v", err)
+				}
+				if !tt.fails && (id != "att" || got != content) {
+					t.Errorf("id %q, %d bytes", id, len(got))
+				}
+			})
+		})
 	}
 	c, s, _ := bubbled(nil)
 	_, err := c.UploadAttachment(t.Context(), "m", NewAttachment{Size: 9}, func(int64) (io.ReadCloser, error) { return source("short")() })
 	if !errors.Is(err, errSize) || len(s.seen()) != 0 {
-		t.Errorf("%v", err)
-	}
-	// Between 3 MB and 3 MiB the service decides.
-	c, s, _ = bubbled(func(n int, w http.ResponseWriter, r *http.Request, body string) {
-		if n == 0 {
-			refuse(w, 400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize")
-			return
-		}
-		reply(w, 201, `{"id":"att"}`)
-	})
-	body := strings.Repeat("x", SessionSize+1)
-	if _, err := c.UploadAttachment(t.Context(), "m", NewAttachment{Size: SessionSize + 1}, func(int64) (io.ReadCloser, error) { return source(body)() }); err != nil || len(s.seen()) != 2 {
 		t.Errorf("%v", err)
 	}
 }

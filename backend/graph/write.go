@@ -60,6 +60,12 @@ func (m NewMessage) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
+// TooLarge reports whether creating the message would take a request of more than MaxRequest.
+func (m NewMessage) TooLarge() (bool, error) {
+	p, err := jsonPayload(m)
+	return err == nil && p.size > MaxRequest, err
+}
+
 // MarshalJSON writes only what is to change.
 func (u Update) MarshalJSON() ([]byte, error) {
 	j := map[string]any{}

@@ -38,6 +38,7 @@ func TestUpload(t *testing.T) {
 	if fmt.Sprint(a.body["NextExpectedRanges"]) != "[2000000]" || a.str("ExpirationDateTime") != s.str("expirationDateTime") {
 		t.Errorf("progress: %s", a.raw)
 	}
+	h.want(h.do("GET", link, nil, "Authorization", ""), 405, "Request_BadRequest")
 	a = h.want(h.put(link, data[2_000_000:], "bytes 2000000-3499999/3500000"), 201, "")
 	if len(a.raw) != 0 || !strings.Contains(a.header.Get("Location"), "/Attachments('") {
 		t.Errorf("end: %v %s", a.header, a.raw)
@@ -272,4 +273,29 @@ func FuzzFilter(f *testing.F) {
 		_ = parseKQL(s)
 		_, _ = parseExtID(s)
 	})
+}
+
+// Requests and chunks of more than 4 MB are refused wherever they go, and sessions for files below 3 MB; which MB is an option.
+func TestSizeLimits(t *testing.T) {
+	for _, tt := range []struct {
+		opts         Options
+		request, min int
+	}{
+		{Options{}, 4_000_000, 3_000_000},
+		{Options{MaxRequest: 4 << 20, MinUpload: 3 << 20}, 4 << 20, 3 << 20},
+	} {
+		h := newHarness(t, tt.opts)
+		d := h.want(h.do("POST", u(alice, "/messages"), map[string]any{"subject": "big"}), 201, "")
+		path := u(alice, "/messages/"+d.str("id")+"/attachments")
+		item := func(n int) map[string]any {
+			return map[string]any{"AttachmentItem": map[string]any{"attachmentType": "file", "name": "f.bin", "size": n}}
+		}
+		h.want(h.do("POST", path+"/createUploadSession", item(tt.min-1)), 400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize")
+		h.want(h.do("POST", path+"/createUploadSession", item(tt.min)), 201, "")
+		s := h.want(h.do("POST", path+"/createUploadSession", item(2*tt.request)), 201, "")
+		data := bytes.Repeat([]byte{'x'}, tt.request+1)
+		h.want(h.put(s.str("uploadUrl"), data, fmt.Sprintf("bytes 0-%d/%d", tt.request, 2*tt.request)), 413, "RequestEntityTooLarge")
+		h.want(h.put(s.str("uploadUrl"), data[1:], fmt.Sprintf("bytes 0-%d/%d", tt.request-1, 2*tt.request)), 200, "")
+		h.want(h.do("POST", u(alice, "/sendMail"), string(data), "Content-Type", "text/plain"), 413, "RequestEntityTooLarge")
+	}
 }

@@ -128,7 +128,7 @@ func (c *call) dispatch() (*reply, *apiError) {
 		return nil, err
 	}
 	if c.tooLarge {
-		return nil, fail(413, "RequestEntityTooLarge", "The request body is too large. The maximum size is 4194304 bytes.")
+		return nil, fail(413, "RequestEntityTooLarge", "The request body is too large. The maximum size is %d bytes.", c.sim.opts.MaxRequest)
 	}
 	if c.noLength {
 		return nil, fail(411, "LengthRequired", "A message body or Content-Length header is required.")

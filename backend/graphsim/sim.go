@@ -54,6 +54,11 @@ type Options struct {
 	LargestPage int
 	// Bounces puts a non-delivery report into the sender's Inbox for recipients in a tenant's domains that do not exist.
 	Bounces bool
+	// MaxRequest is the largest request body in bytes, and the largest chunk of an upload; default 4,000,000. The documents
+	// say "4 MB", and not which MB.
+	MaxRequest int64
+	// MinUpload is the smallest file in bytes that an upload session is made for; default 3,000,000, the documents' "3 MB".
+	MinUpload int64
 	// MaxMessage is the largest message that can be sent, in bytes; default 35 MiB.
 	MaxMessage int64
 	// Admin enables the JSON interface under /_sim/.
@@ -61,9 +66,6 @@ type Options struct {
 	// Logger gets one debug line per request; nil discards them.
 	Logger *slog.Logger
 }
-
-// maxRequest is the size of the largest Graph request. Graph: outlook-send-mime-message.
-const maxRequest = 4 << 20
 
 // Sim is the simulator. Its methods may be called from any goroutine.
 type Sim struct {
@@ -121,6 +123,12 @@ func New(opts Options) *Sim {
 	}
 	if opts.LargestPage <= 0 {
 		opts.LargestPage = maxPage
+	}
+	if opts.MaxRequest == 0 {
+		opts.MaxRequest = 4_000_000 // Graph: outlook-send-mime-message
+	}
+	if opts.MinUpload == 0 {
+		opts.MinUpload = 3_000_000 // Graph: outlook-large-attachments
 	}
 	if opts.MaxMessage == 0 {
 		opts.MaxMessage = 35 << 20
@@ -249,7 +257,7 @@ func (s *Sim) serveGraph(w http.ResponseWriter, r *http.Request) {
 	if c.clientID == "" {
 		c.clientID = c.requestID
 	}
-	body, tooLarge, err := readBody(r, maxRequest)
+	body, tooLarge, err := readBody(r, s.opts.MaxRequest)
 	if err != nil && !tooLarge {
 		// Seen when a client gives up in the middle of a request.
 		c.failure(fail(http.StatusBadRequest, "BadRequest", "IO error during request payload read")).write(w, c.requestID, c.clientID)

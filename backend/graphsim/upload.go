@@ -12,9 +12,7 @@ import (
 const uploadPrefix = "/api/v2.0/"
 
 const (
-	minUpload   = 3_000_000 // smaller attachments are refused; "3 MB". Graph: outlook-large-attachments.
 	maxUpload   = 150 << 20
-	maxChunk    = 4 << 20
 	uploadLife  = time.Hour // undocumented; that it does not move with each chunk is known
 	uploadLimit = 1000      // open sessions; the oldest expire
 )
@@ -58,8 +56,8 @@ func (c *call) createUploadSession(m *message) (*reply, *apiError) {
 	if item == nil || item.Size == nil || item.Name == "" || !strings.EqualFold(item.AttachmentType, "file") {
 		return nil, fail(400, "ErrorInvalidRequest", "AttachmentItem needs attachmentType, name and size.")
 	}
-	if *item.Size < minUpload {
-		return nil, fail(400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize", "The attachment size should be greater than the minimum size %d.", minUpload)
+	if least := c.sim.opts.MinUpload; *item.Size < least {
+		return nil, fail(400, "ErrorAttachmentSizeShouldNotBeLessThanMinimumSize", "The attachment size should be greater than the minimum size %d.", least)
 	}
 	if *item.Size > maxUpload {
 		return nil, fail(400, "ErrorAttachmentSizeLimitExceeded", "The attachment size exceeds the maximum size %d.", maxUpload)
@@ -100,7 +98,7 @@ func (s *Sim) dropUploadsLocked(now time.Time) {
 	}
 }
 
-// serveUpload answers PUT, GET and DELETE of an upload URL.
+// serveUpload answers PUT and DELETE of an upload URL. Others are documented for drives only. Graph: attachment-createuploadsession.
 func (s *Sim) serveUpload(w http.ResponseWriter, r *http.Request) {
 	requestID := newGUID()
 	c := &call{
@@ -108,7 +106,7 @@ func (s *Sim) serveUpload(w http.ResponseWriter, r *http.Request) {
 		base: baseURL(r), requestID: requestID, clientID: nameOr(r.Header.Get("client-request-id"), requestID), start: s.now(),
 		template: "/api/v2.0/Users('{u}')/Messages('{m}')/AttachmentSessions('{s}')",
 	}
-	body, tooLarge, err := readBody(r, maxChunk)
+	body, tooLarge, err := readBody(r, s.opts.MaxRequest)
 	c.body, c.tooLarge = body, tooLarge
 	seg, _ := splitPath(c.path)
 	s.mu.Lock()
@@ -165,8 +163,6 @@ func (s *Sim) uploadCall(c *call, id string, r *http.Request) *reply {
 	case http.MethodDelete:
 		delete(s.uploads, id)
 		return emptyReply(http.StatusNoContent)
-	case http.MethodGet:
-		return u.progress()
 	case http.MethodPut:
 		p, err := s.putLocked(c, u, r)
 		if err != nil {

@@ -8,9 +8,12 @@ import (
 	"strings"
 )
 
-// MaxSkeleton is what SplitAttachments aims at: with base64 around it, such a MIME text stays within
-// Graph's 4 MB for one request.
-const MaxSkeleton = 3_000_000
+// MaxSkeleton is the most that may remain of a message that is taken apart: with base64 around it, such a MIME text stays
+// within Graph's 4 MB for one request. TightSkeleton is what to aim at where even that was refused.
+const (
+	MaxSkeleton   = 3_000_000
+	TightSkeleton = 1_000_000
+)
 
 // ErrIndivisible is returned, with the reason, for a message that cannot be taken apart without damage.
 var ErrIndivisible = errors.New("message cannot be taken apart")
@@ -34,12 +37,12 @@ type Split struct {
 }
 
 // SplitAttachments separates attachments whose encoded size is at least minSize, the biggest first, until what
-// remains has at most MaxSkeleton bytes. The skeleton is otherwise byte for byte the message.
+// remains has at most aim bytes. The skeleton is otherwise byte for byte the message.
 //
 // ErrIndivisible is returned for S/MIME and PGP/MIME, whose signatures and ciphers cover the bytes as they are,
-// and where too much would remain. Parts that Exchange gives a meaning by their place (text, invitations, reports,
+// where more than MaxSkeleton would remain, and where there is nothing to separate although aim is below that. Parts that Exchange gives a meaning by their place (text, invitations, reports,
 // TNEF) are never separated.
-func SplitAttachments(r io.ReaderAt, ix *Index, minSize int64) (*Split, error) {
+func SplitAttachments(r io.ReaderAt, ix *Index, minSize, aim int64) (*Split, error) {
 	root := ix.Root
 	if why := protected(root); why != "" {
 		return nil, fmt.Errorf("%w: %s", ErrIndivisible, why)
@@ -49,7 +52,7 @@ func SplitAttachments(r io.ReaderAt, ix *Index, minSize int64) (*Split, error) {
 	sort.SliceStable(s.found, func(i, j int) bool { return s.found[i].weight() > s.found[j].weight() })
 	left := ix.Size
 	for _, c := range s.found {
-		if left <= MaxSkeleton {
+		if left <= aim {
 			break
 		}
 		s.cut[c.part] = true
@@ -72,7 +75,7 @@ func SplitAttachments(r io.ReaderAt, ix *Index, minSize int64) (*Split, error) {
 	for _, p := range pieces {
 		out.SkeletonSize += p.length()
 	}
-	if out.SkeletonSize > MaxSkeleton {
+	if out.SkeletonSize > MaxSkeleton || aim < MaxSkeleton && len(s.cut) == 0 {
 		return nil, fmt.Errorf("%w: %d bytes remain without its attachments", ErrIndivisible, out.SkeletonSize)
 	}
 	out.Skeleton = func(w io.Writer) error { return writePieces(w, r, pieces) }

@@ -57,7 +57,7 @@ func TestSplitAttachments(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			b := []byte(tt.msg)
 			ix := parse(t, b)
-			s, err := SplitAttachments(bytes.NewReader(b), ix, 50_000)
+			s, err := SplitAttachments(bytes.NewReader(b), ix, 50_000, MaxSkeleton)
 			if err != nil {
 				if !errors.Is(err, ErrIndivisible) || tt.want != "error" {
 					t.Fatal(err)

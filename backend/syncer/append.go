@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -31,9 +32,6 @@ func (in *Incoming) made() store.Flags {
 	}
 	return flags
 }
-
-// maxDirect is the most raw MIME text that fits one request: Graph takes 4 MB, and base64 makes four bytes of three.
-const maxDirect = 2900 << 10
 
 const (
 	sentWait = 20 * time.Second // for the copy of a message that is just being sent
@@ -164,15 +162,17 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	}
 	drafts, _ := s.Role("drafts")
 	var rest []upload
+	asMIME := true // flags are set afterwards
 	switch {
 	case row.ID == drafts:
 		made, rest, err = s.createDraft(ctx, body, ix)
 	case s.settings.Load().ImportMIME:
-		var size int64
-		if size, err = wireSize(body); err == nil {
-			made, err = s.o.Graph.ImportMIME(ctx, string(row.GraphID), openWire(body), size)
+		if made, err = s.importMIME(ctx, row, body); !graph.IsTooLarge(err) {
+			break
 		}
+		fallthrough // in pieces
 	default:
+		asMIME = false
 		made, rest, err = s.createJSON(ctx, row, body, ix, header, in)
 	}
 	if err != nil {
@@ -181,7 +181,7 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	s.writing(made.ID)
 	s.wrote(made.ID, made, properties{})
 	defer s.endWriting(made.ID, len(rest)) // each attachment that is added makes another version
-	if err = s.finish(ctx, made, rest, row.ID == drafts || s.settings.Load().ImportMIME, in); err == nil {
+	if err = s.finish(ctx, made, rest, asMIME, in); err == nil {
 		return made, header, nil
 	}
 	// Half a message must not stay. The client's context may be what has ended.
@@ -238,33 +238,70 @@ func wireSize(body *store.Body) (int64, error) {
 	return io.Copy(io.Discard, message.NormalizeCRLF(io.NewSectionReader(body, 0, body.Size())))
 }
 
+// errRequestSize is what a request that need not be made would be answered with.
+var errRequestSize = &graph.Error{Op: "append message", Status: http.StatusRequestEntityTooLarge, Code: "RequestEntityTooLarge"}
+
+// importMIME puts the message into a folder as it is.
+func (s *Syncer) importMIME(ctx context.Context, row *store.Folder, body *store.Body) (*graph.Message, error) {
+	size, err := wireSize(body)
+	if err != nil {
+		return nil, err
+	}
+	if graph.EncodedSize(size) > graph.MaxRequest {
+		return nil, errRequestSize
+	}
+	return s.o.Graph.ImportMIME(ctx, string(row.GraphID), openWire(body), size)
+}
+
 // createDraft makes a draft from MIME text, without its attachments where it is too large for one request.
 func (s *Syncer) createDraft(ctx context.Context, body *store.Body, ix *message.Index) (*graph.Message, []upload, error) {
 	size, err := wireSize(body)
 	if err != nil {
 		return nil, nil, err
 	}
-	if size <= maxDirect {
+	refused := error(nil)
+	if graph.EncodedSize(size) <= graph.MaxRequest {
 		made, err := s.createDraftSurely(ctx, ix, openWire(body), size)
-		return made, nil, err
+		if graph.StatusOf(err) != http.StatusRequestEntityTooLarge {
+			return made, nil, err
+		}
+		refused = err
+	} else {
+		made, rest, err := s.createSkeleton(ctx, body, ix, message.MaxSkeleton)
+		if graph.StatusOf(err) != http.StatusRequestEntityTooLarge {
+			return made, rest, err
+		}
+		refused = err
 	}
-	split, err := message.SplitAttachments(body, ix, 0)
+	// Graph, or a gateway on the way to it, takes less than the documents say.
+	made, rest, err := s.createSkeleton(ctx, body, ix, message.TightSkeleton)
+	if errors.Is(err, message.ErrIndivisible) {
+		err = refused
+	}
+	return made, rest, err
+}
+
+// createSkeleton makes a draft without its largest attachments, of at most aim bytes where that can be, and returns these.
+func (s *Syncer) createSkeleton(ctx context.Context, body *store.Body, ix *message.Index, aim int64) (*graph.Message, []upload, error) {
+	split, err := message.SplitAttachments(body, ix, 0, aim)
 	if err != nil {
 		return nil, nil, err
 	}
 	if n := len(split.Attachments); n > maxFiles {
 		return nil, nil, fmt.Errorf("%w: it has %d attachments, Exchange takes %d", message.ErrIndivisible, n, maxFiles)
 	}
-	if split.SkeletonSize > maxDirect {
-		return nil, nil, fmt.Errorf("%w: its text alone has %d bytes", message.ErrIndivisible, split.SkeletonSize)
-	}
-	var skeleton strings.Builder
+	var skeleton, wire strings.Builder
 	if err := split.Skeleton(&skeleton); err != nil {
 		return nil, nil, err
 	}
-	var wire strings.Builder
 	if _, err := io.Copy(&wire, message.NormalizeCRLF(strings.NewReader(skeleton.String()))); err != nil {
 		return nil, nil, err
+	}
+	if graph.EncodedSize(int64(wire.Len())) > graph.MaxRequest {
+		if aim > message.TightSkeleton { // line ends have made it longer
+			return s.createSkeleton(ctx, body, ix, message.TightSkeleton)
+		}
+		return nil, nil, fmt.Errorf("%w: its text alone has %d bytes", message.ErrIndivisible, wire.Len())
 	}
 	made, err := s.createDraftSurely(ctx, ix, func() (io.ReadCloser, error) {
 		return io.NopCloser(strings.NewReader(wire.String())), nil

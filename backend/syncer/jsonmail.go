@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -29,9 +30,68 @@ var propAppend = graph.PropertyID{Type: "String", Set: propIMAPFlags.Set, Name: 
 // get to Exchange; the rest lives in the bytes the replica keeps. What cannot be taken apart without loss, signed and
 // encrypted mail, is attached once more as a whole, so that nothing is lost to Outlook either.
 func (s *Syncer) createJSON(ctx context.Context, row *store.Folder, body *store.Body, ix *message.Index, header []byte, in *Incoming) (*graph.Message, []upload, error) {
-	m, rest, err := takeApart(body, ix)
+	m, rest, err := newMessage(body, ix, header, in)
 	if err != nil {
 		return nil, nil, err
+	}
+	mark := rand.Text()
+	m.Extended[propAppend] = mark
+	filter := fmt.Sprintf("singleValueExtendedProperties/Any(ep: ep/id eq '%s' and ep/value eq '%s')", propAppend, mark)
+	create := func() (*graph.Message, error) {
+		return s.surely(ctx, string(row.GraphID), filter, func() (*graph.Message, error) {
+			return s.o.Graph.Create(ctx, string(row.GraphID), m)
+		})
+	}
+	made, err := create()
+	if graph.StatusOf(err) == http.StatusRequestEntityTooLarge && m.Body != "" {
+		// Less than the documents say is taken here. The text goes as an attachment, then.
+		if m, rest, err = newMessageWithin(body, ix, header, in, textApart); err != nil {
+			return nil, nil, err
+		}
+		m.Extended[propAppend] = mark
+		made, err = create()
+	}
+	if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
+		// Old and odd mail has addresses and fields that Graph refuses. What matters is that it can be kept at all.
+		s.log.Info("message is appended without its odder fields", "mailbox", row.Name, "err", err)
+		m.Headers, m.ReplyTo, m.Sender, m.InternetMessageID = nil, nil, nil, ""
+		delete(m.Extended, graph.PropTransportHeaders)
+		made, err = create()
+		if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
+			m.From, m.To, m.Cc, m.Bcc = nil, nil, nil, nil
+			made, err = create()
+		}
+	}
+	return made, rest, err
+}
+
+// shape is how much of a message is said by its creation.
+type shape int
+
+const (
+	everything shape = iota
+	textApart        // the text is an attachment
+	bare             // addresses and long fields are only in the original, which is an attachment
+)
+
+// newMessage makes what creation says of the message as full as one request can be, and returns the attachments to add.
+func newMessage(body io.ReaderAt, ix *message.Index, header []byte, in *Incoming) (m graph.NewMessage, rest []upload, err error) {
+	for sh := everything; sh <= bare; sh++ {
+		if m, rest, err = newMessageWithin(body, ix, header, in, sh); err != nil {
+			return m, nil, err
+		}
+		if large, err := m.TooLarge(); err != nil || !large {
+			return m, rest, err
+		}
+	}
+	return m, nil, errRequestSize
+}
+
+// newMessageWithin is newMessage of one shape.
+func newMessageWithin(body io.ReaderAt, ix *message.Index, header []byte, in *Incoming, sh shape) (graph.NewMessage, []upload, error) {
+	m, rest, err := takeApart(body, ix, sh)
+	if err != nil {
+		return m, nil, err
 	}
 	m.IsRead = new(in.Flags&store.FlagSeen != 0)
 	if in.Flags&store.FlagFlagged != 0 {
@@ -57,38 +117,16 @@ func (s *Syncer) createJSON(ctx context.Context, row *store.Folder, body *store.
 			m.Extended[graph.PropSubmitTime] = graphTime(t)
 		}
 	}
-	if v, ok := message.FieldValue(header, "References"); ok && v != "" {
-		m.Extended[graph.PropReferences] = v
-	}
-	if v, ok := message.FieldValue(header, "In-Reply-To"); ok && v != "" {
-		m.Extended[graph.PropInReplyTo] = v
+	for name, prop := range map[string]graph.PropertyID{"References": graph.PropReferences, "In-Reply-To": graph.PropInReplyTo} {
+		if v, ok := message.FieldValue(header, name); ok && v != "" && (sh != bare || len(v) <= maxTransport) {
+			m.Extended[prop] = v
+		}
 	}
 	if len(header) <= maxTransport && len(bytes.TrimSpace(header)) > 0 {
 		m.Extended[graph.PropTransportHeaders] = strings.ToValidUTF8(string(header), "?")
 	}
 	m.Headers = extraHeaders(header)
-
-	mark := rand.Text()
-	m.Extended[propAppend] = mark
-	filter := fmt.Sprintf("singleValueExtendedProperties/Any(ep: ep/id eq '%s' and ep/value eq '%s')", propAppend, mark)
-	create := func() (*graph.Message, error) {
-		return s.surely(ctx, string(row.GraphID), filter, func() (*graph.Message, error) {
-			return s.o.Graph.Create(ctx, string(row.GraphID), m)
-		})
-	}
-	made, err := create()
-	if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
-		// Old and odd mail has addresses and fields that Graph refuses. What matters is that it can be kept at all.
-		s.log.Info("message is appended without its odder fields", "mailbox", row.Name, "err", err)
-		m.Headers, m.ReplyTo, m.Sender, m.InternetMessageID = nil, nil, nil, ""
-		delete(m.Extended, graph.PropTransportHeaders)
-		made, err = create()
-		if graph.StatusOf(err) == 400 && !graph.IsQuota(err) && !graph.IsTooLarge(err) {
-			m.From, m.To, m.Cc, m.Bcc = nil, nil, nil, nil
-			made, err = create()
-		}
-	}
-	return made, rest, err
+	return m, rest, nil
 }
 
 func graphTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
@@ -108,7 +146,7 @@ func extraHeaders(header []byte) []graph.Header {
 }
 
 // takeApart turns MIME text into what Graph's message resource can hold.
-func takeApart(r io.ReaderAt, ix *message.Index) (graph.NewMessage, []upload, error) {
+func takeApart(r io.ReaderAt, ix *message.Index, sh shape) (graph.NewMessage, []upload, error) {
 	var m graph.NewMessage
 	if env := ix.Root.Envelope; env != nil {
 		m.Subject = message.DecodeWords(env.Subject)
@@ -129,8 +167,15 @@ func takeApart(r io.ReaderAt, ix *message.Index) (graph.NewMessage, []upload, er
 			}
 		}
 	}
-	w := walker{r: r, m: &m}
-	if sealed(ix.Root) {
+	w := walker{r: r, m: &m, text: sh != everything}
+	if sh == bare {
+		m.From, m.Sender, m.To, m.Cc, m.Bcc, m.ReplyTo = nil, nil, nil, nil, nil, nil
+		m.Subject = shortenText(m.Subject)
+		if len(m.InternetMessageID) > 900 {
+			m.InternetMessageID = ""
+		}
+	}
+	if sh == bare || sealed(ix.Root) {
 		w.attachWhole(ix)
 	}
 	if err := w.walk(ix.Root, false); err != nil {
@@ -143,6 +188,14 @@ func takeApart(r io.ReaderAt, ix *message.Index) (graph.NewMessage, []upload, er
 		w.attachWhole(ix)
 	}
 	return m, w.rest, nil
+}
+
+// shortenText cuts a subject that is longer than any is shown.
+func shortenText(s string) string {
+	if len(s) > 1000 {
+		s = strings.ToValidUTF8(s[:1000], "")
+	}
+	return s
 }
 
 // recipients leaves out what is no address: one of those makes the whole call fail.
@@ -177,7 +230,7 @@ func sealed(p *message.Part) bool {
 type walker struct {
 	r    io.ReaderAt
 	m    *graph.NewMessage
-	text bool // the body is set
+	text bool // the body is set, or is to be none
 	rest []upload
 }
 

@@ -39,7 +39,7 @@ func TestTakeApart(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, rest, err := takeApart(r, ix)
+			m, rest, err := takeApart(r, ix, everything)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -77,7 +77,7 @@ func TestTakeApartSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, rest, err := takeApart(r, ix)
+	m, rest, err := takeApart(r, ix, everything)
 	if err != nil || m.Body != "signed" || len(rest) != 2 || rest[0].meta.Name != "original.eml" {
 		t.Fatalf("%+v, %v, %v", m, rest, err)
 	}
@@ -100,7 +100,7 @@ func TestTakeApartManyFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, rest, err := takeApart(r, ix)
+		m, rest, err := takeApart(r, ix, everything)
 		if err != nil || m.Body != "text" || len(rest) != want {
 			t.Fatalf("%d files become %d, %q, %v", n, len(rest), m.Body, err)
 		}
@@ -125,7 +125,7 @@ func FuzzTakeApart(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, rest, err := takeApart(r, ix)
+		_, rest, err := takeApart(r, ix, everything)
 		if err != nil {
 			t.Fatal(err)
 		}
