@@ -25,6 +25,7 @@ type Backend struct {
 	logins   *logins
 	expiries expiries
 	check    check
+	texts    textCache
 	submission
 
 	changing sync.Mutex                   // one Reconfigure at a time
@@ -48,11 +49,12 @@ func New(cfg Config) (_ *Backend, err error) {
 	}
 	cfg.Observer.fill()
 	cfg.setDefaults()
-	st, err := store.Open(context.Background(), store.Options{Dir: cfg.State, BodyBudget: cfg.CacheBodies, Logger: cfg.Logger})
+	b := &Backend{log: cfg.Logger, observer: cfg.Observer, known: make(map[store.AccountID]*Account)}
+	b.store, err = store.Open(context.Background(), store.Options{Dir: cfg.State, BodyBudget: cfg.CacheBodies, HeadersReplaced: b.texts.forget,
+		Logger: cfg.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	b := &Backend{log: cfg.Logger, observer: cfg.Observer, store: st, known: make(map[store.AccountID]*Account)}
 	b.expiries.again = make(chan struct{}, 1)
 	b.cfg.Store(&cfg)
 	b.tokens = token.NewManager(cfg.HTTPClient, cfg.Logger)
@@ -146,6 +148,7 @@ func (b *Backend) Close() error {
 	for _, a := range b.known {
 		a.forgetViews()
 	}
+	b.texts.close()
 	return b.store.Close()
 }
 

@@ -31,7 +31,7 @@ func (m *Mailbox) rows(ctx context.Context, uids []imap.UID) ([]store.Message, e
 	return m.account.store.MessagesByUID(ctx, m.view.id, uids)
 }
 
-// Headers yields the header blocks of the messages, in any order, each once. Messages that
+// Headers yields the header blocks of the messages, in any order, each once and good during the call only. Messages that
 // are gone are skipped. What the replica lacks is fetched.
 func (m *Mailbox) Headers(ctx context.Context, uids []imap.UID, yield func(uid imap.UID, header []byte) error) error {
 	ctx = interactive(ctx)
@@ -53,51 +53,29 @@ func (m *Mailbox) KeptHeaders(ctx context.Context, uids []imap.UID) (map[imap.UI
 }
 
 func (m *Mailbox) headers(ctx context.Context, uids []imap.UID, yield func(imap.UID, []byte) error) error {
-	rows, err := m.rows(ctx, uids)
-	if err != nil {
+	have := make(map[imap.UID]bool, len(uids))
+	err := m.account.store.EachHeader(ctx, m.view.id, uids, func(uid imap.UID, header []byte) error {
+		have[uid] = true
+		return yield(uid, header)
+	})
+	if err != nil || len(have) == len(uids) {
 		return err
 	}
-	ids := make([]store.MessageID, len(rows))
-	for i := range rows {
-		ids[i] = rows[i].ID
-	}
-	have, err := m.account.store.Headers(ctx, ids)
-	if err != nil {
+	lacking, err := m.rows(ctx, slices.DeleteFunc(slices.Clone(uids), func(uid imap.UID) bool { return have[uid] }))
+	if err != nil || len(lacking) == 0 {
 		return err
 	}
-	var lacking []store.Message
-	for _, r := range rows {
-		h, ok := have[r.ID]
-		if !ok || h == nil {
-			r.HasHeader = false
-			lacking = append(lacking, r)
-			continue
-		}
-		if err := yield(r.UID, h); err != nil {
-			return err
-		}
-	}
-	if len(lacking) == 0 {
-		return nil
+	for i := range lacking {
+		lacking[i].HasHeader = false
 	}
 	if err := m.account.syncer.FetchHeaders(ctx, m.view.id, lacking, m.among(lacking)); err != nil {
 		return err
 	}
-	ids = ids[:0]
+	uids = uids[:0:0]
 	for _, r := range lacking {
-		ids = append(ids, r.ID)
+		uids = append(uids, r.UID)
 	}
-	if have, err = m.account.store.Headers(ctx, ids); err != nil {
-		return err
-	}
-	for _, r := range lacking {
-		if h := have[r.ID]; h != nil {
-			if err := yield(r.UID, h); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return m.account.store.EachHeader(ctx, m.view.id, uids, yield)
 }
 
 // among returns how many messages the mailbox has between the first and the last of msgs.

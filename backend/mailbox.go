@@ -64,14 +64,32 @@ type Message struct {
 	Received  time.Time // INTERNALDATE
 	Sent      time.Time
 	Size      int64
-	SizeExact bool   // false: Size is an estimate on the high side
-	EmailID   string // RFC 8474: letters and digits; stays when the message moves
-	ThreadID  string // empty if Exchange knows no conversation
+	SizeExact bool     // false: Size is an estimate on the high side
+	EmailID   ObjectID // stays when the message moves
+	ThreadID  ObjectID // zero if Exchange knows no conversation
 	HasHeader bool
 	HasBody   bool
 
 	flags    store.Flags
 	keywords []string
+}
+
+// ObjectID is an id of RFC 8474: a letter, 'M' or 'T', and a hash. It is written out only for who asks, as most who read
+// a message do not.
+type ObjectID [13]byte
+
+// String returns the id in letters and digits, "" for none.
+func (id ObjectID) String() string {
+	if id == (ObjectID{}) {
+		return ""
+	}
+	return string(id[:1]) + hex.EncodeToString(id[1:])
+}
+
+func newObjectID(kind byte, hash [12]byte) (id ObjectID) {
+	id[0] = kind
+	copy(id[1:], hash[:])
+	return id
 }
 
 // AppendFlags appends the message's flags and keywords to dst. \Recent is not among them.
@@ -101,12 +119,12 @@ func (v *view) messageLocked(r *record, m *Message) {
 	*m = Message{
 		UID: r.uid, ModSeq: r.modSeq, Received: timeOf(r.received), Sent: timeOf(r.sent),
 		Size: r.size, SizeExact: r.bits&bitExact != 0,
-		EmailID:   "M" + hex.EncodeToString(r.email[:]),
+		EmailID:   newObjectID('M', r.email),
 		HasHeader: r.bits&(bitHeader|bitBody) != 0, HasBody: r.bits&bitBody != 0,
 		flags: r.flags, keywords: v.sets.sets[r.keywords],
 	}
 	if r.thread != [12]byte{} {
-		m.ThreadID = "T" + hex.EncodeToString(r.thread[:])
+		m.ThreadID = newObjectID('T', r.thread)
 	}
 }
 

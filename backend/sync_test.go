@@ -293,7 +293,7 @@ func TestRestartKeepsUIDs(t *testing.T) {
 	dir := t.TempDir()
 	b, stop := start(t, testConfig(t, url, dir))
 	m := open(t, accountOf(t, b, alice), "INBOX")
-	ids := make(map[imap.UID]string)
+	ids := make(map[imap.UID]ObjectID)
 	m.Messages(m.UIDs(), func(msg *Message) bool { ids[msg.UID] = msg.EmailID; return true })
 	valid := m.UIDValidity()
 	eventually(t, m, "delta link", func() bool {

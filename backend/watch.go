@@ -266,6 +266,7 @@ func (a *Account) allGone() {
 
 // folderGone ends the view of a folder that is no longer there.
 func (a *Account) folderGone(id store.FolderID) {
+	a.backend.texts.forgetFolder(id)
 	v := a.loadedView(id)
 	if v == nil {
 		return

@@ -1,10 +1,12 @@
 package imapd
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"postern/backend/graphsim"
 )
@@ -61,4 +63,54 @@ func BenchmarkFetchBodies(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkLists is what clients ask of a whole folder that has been read, 20,000 messages here.
+func BenchmarkLists(b *testing.B) {
+	const n = 20_000
+	w := newSimWorld(b, graphsim.Options{})
+	w.limit = 1_000_000
+	w.sim.AddSynthetic(alice, "inbox", n, graphsim.Synthetic{})
+	w.serve(Limits{})
+	c := w.login("alice")
+	c.ok("SELECT INBOX")
+	c.drain(b, "UID FETCH 1:* ENVELOPE") // from Graph
+	for _, command := range []string{
+		"SELECT INBOX",
+		"UID FETCH 1:* FLAGS",
+		"UID FETCH 1:* (FLAGS INTERNALDATE RFC822.SIZE ENVELOPE)",
+		"UID FETCH 1:* (UID RFC822.SIZE FLAGS BODY.PEEK[HEADER.FIELDS (From To Cc Bcc Subject Date Message-ID Priority X-Priority References Newsgroups In-Reply-To Content-Type Reply-To)])",
+		"SEARCH SUBJECT needle",
+		"SEARCH FROM nobody@fabrikam.example",
+		"SEARCH UNSEEN",
+		"SEARCH SENTON 1-Jan-2020 SUBJECT needle",
+		"NOOP",
+	} {
+		name, _, _ := strings.Cut(command, " BODY")
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				b.SetBytes(c.drain(b, command))
+			}
+		})
+	}
+}
+
+// drain sends a command and reads past its answer, whose length it returns.
+func (c *client) drain(b *testing.B, command string) (size int64) {
+	b.Helper()
+	c.conn.SetDeadline(time.Now().Add(time.Minute))
+	fmt.Fprintf(c.conn, "drain %s\r\n", command)
+	for {
+		line, err := c.r.ReadSlice('\n')
+		if err != nil && err != bufio.ErrBufferFull {
+			b.Fatal(err)
+		}
+		size += int64(len(line))
+		if bytes.HasPrefix(line, []byte("drain ")) {
+			if !bytes.HasPrefix(line, []byte("drain OK")) {
+				b.Fatalf("%s: %s", command, line)
+			}
+			return size
+		}
+	}
 }

@@ -82,6 +82,10 @@ type fetcher struct {
 	setsSeen                            bool
 	gone                                bool // some messages do not exist any more
 
+	texts []backend.HeaderText // that the items are answered from where the bytes are not needed
+	found [][]byte             // of the rows, one after another; reused
+	buf   []byte               // of found
+
 	preview  *fetchItem          // if asked for
 	previews map[imap.UID]string // of messages whose bytes are not kept
 
@@ -104,7 +108,32 @@ func newFetcher(s *session, req *fetchRequest) *fetcher {
 		}
 	}
 	f.setsSeen = f.setsSeen && !s.view.mbox.ReadOnly()
+	if f.needsHeader && !f.needsBody {
+		f.texts = headerTexts(req.items, s.enc.UTF8())
+	}
 	return f
+}
+
+// headerTexts returns what items, which need the header only, are answered from, and notes with each item which it is.
+func headerTexts(items []fetchItem, utf8 bool) (texts []backend.HeaderText) {
+	for i := range items {
+		it := &items[i]
+		var text backend.HeaderText
+		switch {
+		case it.kind == fetchEnvelope:
+			text = envelopeText(utf8)
+		case it.needsHeader():
+			text = fieldsText(it.section.fields)
+		default:
+			continue
+		}
+		it.text = slices.IndexFunc(texts, func(t backend.HeaderText) bool { return t.Name == text.Name })
+		if it.text < 0 {
+			it.text = len(texts)
+			texts = append(texts, text)
+		}
+	}
+	return texts
 }
 
 // sizes has sizes that are not known exactly read, as far as the policy goes, where RFC822.SIZE is asked for and
@@ -129,8 +158,12 @@ func (f *fetcher) sizes(sel selection) error {
 // run writes the responses. An error ends the command.
 func (f *fetcher) run(sel selection) error {
 	for _, sp := range sel {
-		for lo := sp.lo; lo < sp.hi; lo += fetchChunk {
-			if err := f.chunk(lo, min(lo+fetchChunk, sp.hi)); err != nil {
+		for lo, hi := sp.lo, 0; lo < sp.hi; lo = hi {
+			hi = min(lo+fetchChunk, sp.hi)
+			if f.texts != nil {
+				hi = min(hi, lo+backend.TextsTogether(f.s.view.uids[lo:hi]))
+			}
+			if err := f.chunk(lo, hi); err != nil {
 				return err
 			}
 		}
@@ -172,7 +205,7 @@ func (f *fetcher) chunk(lo, hi int) error {
 	return nil
 }
 
-// headers gives the rows their headers. Those without one are gone.
+// headers gives the rows what is made of their headers. Those without one are gone.
 func (f *fetcher) headers() error {
 	uids := make([]imap.UID, len(f.rows))
 	known := true
@@ -180,10 +213,18 @@ func (f *fetcher) headers() error {
 		uids[i] = f.rows[i].msg.UID
 		known = known && f.rows[i].msg.HasHeader
 	}
-	got := make(map[imap.UID][]byte, len(uids))
+	n := len(f.texts)
+	f.found = slices.Grow(f.found[:0], n*len(f.rows))[:n*len(f.rows)]
+	f.buf = f.buf[:0]
 	read := func(ctx context.Context) error {
-		return f.s.view.mbox.Headers(ctx, uids, func(uid imap.UID, header []byte) error {
-			got[uid] = slices.Clone(header)
+		return f.s.view.mbox.HeaderTexts(ctx, uids, f.texts, func(i int, texts [][]byte) error {
+			row := &f.rows[i]
+			row.texts = f.found[n*i : n*i+n]
+			for k, text := range texts {
+				from := len(f.buf)
+				f.buf = append(f.buf, text...)
+				row.texts[k] = f.buf[from:]
+			}
 			return nil
 		})
 	}
@@ -199,13 +240,9 @@ func (f *fetcher) headers() error {
 		return err
 	}
 	f.rows = slices.DeleteFunc(f.rows, func(row fetchRow) bool {
-		_, ok := got[row.msg.UID]
-		f.gone = f.gone || !ok
-		return !ok
+		f.gone = f.gone || row.texts == nil
+		return row.texts == nil
 	})
-	for i := range f.rows {
-		f.rows[i].header = got[f.rows[i].msg.UID]
-	}
 	return nil
 }
 

@@ -157,7 +157,7 @@ func fetchResponse(t testing.TB, b []byte, items string) (string, error) {
 	if err := d.End(); err != nil {
 		t.Fatalf("%s: %v", items, err)
 	}
-	row := &fetchRow{seq: 1, msg: backend.Message{UID: 7, ModSeq: 9, EmailID: "AAMk_x-y_z-1", ThreadID: "", Size: 1,
+	row := &fetchRow{seq: 1, msg: backend.Message{UID: 7, ModSeq: 9, EmailID: backend.ObjectID{'M', 0x0a, 0xff}, Size: 1,
 		Received: time.Date(2026, 11, 3, 4, 5, 6, 0, time.UTC)}, flags: []imap.Flag{imap.FlagSeen}}
 	needsBody := false
 	for i := range req.items {
@@ -167,7 +167,9 @@ func fetchResponse(t testing.TB, b []byte, items string) (string, error) {
 	if needsBody {
 		row.body = c
 	} else {
-		row.header = b[:c.index.Root.Header.Len]
+		for _, text := range headerTexts(req.items, false) {
+			row.texts = append(row.texts, text.Make(nil, b[:c.index.Root.Header.Len]))
+		}
 	}
 	var out bytes.Buffer
 	e := wire.NewEncoder(&out)
@@ -183,7 +185,7 @@ func TestWriteFetch(t *testing.T) {
 	for _, tt := range []struct{ file, items, want string }{
 		{"plain", "(UID FLAGS INTERNALDATE RFC822.SIZE)", `UID 7 FLAGS (\Seen) INTERNALDATE "03-Nov-2026 04:05:06 +0000" RFC822.SIZE 1`},
 		{"plain", "(RFC822.SIZE BODY.PEEK[TEXT]<0.5>)", "RFC822.SIZE 296 BODY[TEXT]<0> {5}\r\nHello"},
-		{"plain", "(MODSEQ EMAILID THREADID)", "MODSEQ (9) EMAILID (AAMk_x-y_z-1) THREADID NIL"},
+		{"plain", "(MODSEQ EMAILID THREADID)", "MODSEQ (9) EMAILID (M0aff00000000000000000000) THREADID NIL"},
 		{"plain", "BODY.PEEK[HEADER.FIELDS (subject from)]", "BODY[HEADER.FIELDS (SUBJECT FROM)] {63}\r\nFrom: Alice Example <alice@contoso.example>\r\nSubject: Plain\r\n\r\n"},
 		{"plain", "BODY.PEEK[HEADER.FIELDS (subject)]<3.7>", "BODY[HEADER.FIELDS (SUBJECT)]<3> {7}\r\nject: P"},
 		{"plain", "BODY.PEEK[HEADER.FIELDS (nope)]", "BODY[HEADER.FIELDS (NOPE)] {2}\r\n\r\n"},

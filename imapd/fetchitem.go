@@ -36,6 +36,7 @@ type fetchItem struct {
 	label   string
 	section section
 	partial *partial
+	text    int  // of fetchRow.texts, for what is answered from there
 	seen    bool // sets \Seen
 	lazy    bool // of PREVIEW: only what is at hand
 }

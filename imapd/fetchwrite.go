@@ -28,7 +28,8 @@ type fetchRow struct {
 	seq    uint32
 	msg    backend.Message
 	flags  []imap.Flag // to be told; filled only if they are
-	header []byte      // from the replica
+	header []byte      // from the replica, where there is a body as well
+	texts  [][]byte    // made of the replica's header, where there is no body
 	body   content
 
 	preview   string
@@ -100,7 +101,7 @@ func writeFetchItem(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 		if row.body != nil {
 			writeEnvelope(e, row.body.Index().Root.Envelope)
 		} else {
-			writeEnvelope(e, message.ParseEnvelope(row.header))
+			e.RawBytes(row.texts[it.text])
 		}
 	case fetchBody, fetchBodyStructure:
 		writeBodyStructure(e, row.body.Index().Root, it.kind == fetchBodyStructure)
@@ -113,12 +114,12 @@ func writeFetchItem(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 	case fetchModSeq:
 		e.Byte('(').Num(msg.ModSeq).Byte(')')
 	case fetchEmailID:
-		e.Byte('(').Raw(msg.EmailID).Byte(')')
+		e.Byte('(').Raw(msg.EmailID.String()).Byte(')')
 	case fetchThreadID:
-		if msg.ThreadID == "" {
+		if id := msg.ThreadID.String(); id == "" {
 			e.NIL()
 		} else {
-			e.Byte('(').Raw(msg.ThreadID).Byte(')')
+			e.Byte('(').Raw(id).Byte(')')
 		}
 	case fetchPreview:
 		e.NString(row.preview, !row.noPreview)
@@ -157,15 +158,19 @@ func writeBytes(e *wire.Encoder, body io.ReaderAt, span message.Span, p *partial
 }
 
 func writeHeaderFields(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
+	if row.body == nil {
+		writeFound(e, it, row.texts[it.text])
+		return nil
+	}
 	header := row.header
-	if row.body != nil && it.tellsHeader() && header != nil {
+	if it.tellsHeader() && header != nil {
 		own, err := message.HeaderBytes(row.body, row.body.Index())
 		if err != nil {
 			e.NIL()
 			return fmt.Errorf("read header: %w", err)
 		}
 		header = message.CompleteHeader(header, own)
-	} else if row.body != nil {
+	} else {
 		span, ok := row.body.Index().Section(it.section.path, "HEADER")
 		if !ok {
 			e.String("")
@@ -177,13 +182,17 @@ func writeHeaderFields(e *wire.Encoder, it *fetchItem, row *fetchRow) error {
 			return fmt.Errorf("read header: %w", err)
 		}
 	}
-	found := message.FilterHeader(header, it.section.fields, it.section.not)
+	writeFound(e, it, message.FilterHeader(header, it.section.fields, it.section.not))
+	return nil
+}
+
+// writeFound writes the part of found header fields that is asked for.
+func writeFound(e *wire.Encoder, it *fetchItem, found []byte) {
 	if off, n := it.partial.cut(0, int64(len(found))); n == 0 {
 		e.String("")
 	} else {
 		e.LiteralBytes(found[off : off+n])
 	}
-	return nil
 }
 
 // binaryReader returns what BINARY asks for without its transfer encoding: the whole message, which has none, or a

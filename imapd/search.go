@@ -14,8 +14,14 @@ func init() {
 	commands["SEARCH"] = commandSpec{run: (*session).search, in: inSelected, uid: true, keepsNumbers: true}
 }
 
-// searchChunk is how many headers are read at once.
-const searchChunk = 512
+const (
+	searchChunk = 512  // how many headers are read at once
+	searchRun   = 4096 // how many texts of single fields
+)
+
+// maxSearchFields is how many fields a search may look through for their texts to be kept. The texts of more are taken out
+// of the whole header.
+const maxSearchFields = 8
 
 // search is SEARCH and UID SEARCH.
 func (s *session) search(c *command) error {
@@ -103,6 +109,8 @@ type searcher struct {
 	v     *view
 	key   *searchKey
 	env   searchEnv
+	texts []backend.HeaderText // that the keys look through; nil if they need no header
+	whole bool                 // texts is the whole header
 	found []searchHit
 	open  []openRow
 }
@@ -126,30 +134,48 @@ func (sr *searcher) metadata() {
 	})
 }
 
+// chooseTexts says what of the headers the search needs.
+func (sr *searcher) chooseTexts() {
+	sr.whole = sr.key.uses(searchSentBefore, searchSentOn, searchSentSince) ||
+		// A message whose bytes are not kept is found by its header too.
+		sr.key.uses(searchText) && slices.ContainsFunc(sr.open, func(r openRow) bool { return !r.msg.HasBody })
+	sr.key.walk(func(k *searchKey) {
+		if k.op != searchHeader || sr.whole {
+			return
+		}
+		text := fieldSearchText(k.field)
+		k.column = slices.IndexFunc(sr.texts, func(t backend.HeaderText) bool { return t.Name == text.Name })
+		if k.column < 0 {
+			k.column = len(sr.texts)
+			sr.texts = append(sr.texts, text)
+		}
+		sr.whole = len(sr.texts) > maxSearchFields
+	})
+	if sr.whole {
+		sr.texts = []backend.HeaderText{wholeHeader}
+	}
+}
+
 // contents decides what metadata has left open.
 func (sr *searcher) contents(ctx context.Context) error {
 	text := &textSearch{ctx: ctx, mbox: sr.v.mbox, keys: sr.key.textKeys()}
-	needsHeader := sr.key.uses(searchHeader, searchSentBefore, searchSentOn, searchSentSince) ||
-		// A message whose bytes are not kept is found by its header too.
-		sr.key.uses(searchText) && slices.ContainsFunc(sr.open, func(r openRow) bool { return !r.msg.HasBody })
+	sr.chooseTexts()
 	var far []openRow // bytes not kept
-	for lo := 0; lo < len(sr.open); lo += searchChunk {
-		rows := sr.open[lo:min(lo+searchChunk, len(sr.open))]
-		headers := map[imap.UID]*searchHeaders{}
-		if needsHeader {
-			var err error
-			if headers, err = sr.headers(ctx, rows); err != nil {
-				return err
-			}
+	for rows := range slices.Chunk(sr.open, sr.chunk()) {
+		headers, err := sr.headers(ctx, rows)
+		if err != nil {
+			return err
 		}
 		for i := range rows {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			r := &rows[i]
-			row := searchRow{seq: r.seq, msg: &r.msg, recent: r.recent, header: headers[r.msg.UID]}
-			if needsHeader && row.header == nil {
-				continue // gone
+			row := searchRow{seq: r.seq, msg: &r.msg, recent: r.recent}
+			if headers != nil {
+				if row.header = headers[i]; row.header == nil {
+					continue // gone
+				}
 			}
 			result := sr.env.eval(sr.key, &row)
 			if result == open3 && r.msg.HasBody {
@@ -171,11 +197,11 @@ func (sr *searcher) contents(ctx context.Context) error {
 			}
 		}
 	}
-	return sr.afar(ctx, text, far, needsHeader)
+	return sr.afar(ctx, text, far)
 }
 
 // afar decides on messages whose bytes only Graph has.
-func (sr *searcher) afar(ctx context.Context, text *textSearch, rows []openRow, needsHeader bool) error {
+func (sr *searcher) afar(ctx context.Context, text *textSearch, rows []openRow) error {
 	if len(rows) == 0 {
 		return nil
 	}
@@ -186,18 +212,17 @@ func (sr *searcher) afar(ctx context.Context, text *textSearch, rows []openRow, 
 	if err := text.askIndex(uids); err != nil {
 		return err
 	}
-	for lo := 0; lo < len(rows); lo += searchChunk {
-		chunk := rows[lo:min(lo+searchChunk, len(rows))]
-		headers := map[imap.UID]*searchHeaders{}
-		if needsHeader {
-			var err error
-			if headers, err = sr.headers(ctx, chunk); err != nil {
-				return err
-			}
+	for chunk := range slices.Chunk(rows, sr.chunk()) {
+		headers, err := sr.headers(ctx, chunk)
+		if err != nil {
+			return err
 		}
 		for i := range chunk {
 			r := &chunk[i]
-			row := searchRow{seq: r.seq, msg: &r.msg, recent: r.recent, header: headers[r.msg.UID]}
+			row := searchRow{seq: r.seq, msg: &r.msg, recent: r.recent}
+			if headers != nil {
+				row.header = headers[i]
+			}
 			row.text = text.indexed(r.msg.UID, row.header)
 			if sr.env.eval(sr.key, &row) == yes3 {
 				sr.hit(r.seq, &r.msg)
@@ -207,15 +232,40 @@ func (sr *searcher) afar(ctx context.Context, text *textSearch, rows []openRow, 
 	return nil
 }
 
-// headers reads the headers of rows.
-func (sr *searcher) headers(ctx context.Context, rows []openRow) (map[imap.UID]*searchHeaders, error) {
+func (sr *searcher) chunk() int {
+	if sr.whole {
+		return searchChunk
+	}
+	return searchRun
+}
+
+// headers returns what the keys need of the headers of rows, in their order, nil for those that are gone. Without need
+// it returns nil.
+func (sr *searcher) headers(ctx context.Context, rows []openRow) ([]*searchHeaders, error) {
+	if sr.texts == nil {
+		return nil, nil
+	}
 	uids := make([]imap.UID, len(rows))
 	for i := range rows {
 		uids[i] = rows[i].msg.UID
 	}
-	headers := make(map[imap.UID]*searchHeaders, len(rows))
-	err := sr.v.mbox.Headers(ctx, uids, func(uid imap.UID, header []byte) error {
-		headers[uid] = newSearchHeaders(slices.Clone(header))
+	headers := make([]*searchHeaders, len(rows))
+	block := make([]searchHeaders, len(rows))
+	all := make([][]byte, len(rows)*len(sr.texts))
+	var buf []byte
+	err := sr.v.mbox.HeaderTexts(ctx, uids, sr.texts, func(i int, texts [][]byte) error {
+		headers[i] = &block[i]
+		mine := all[i*len(texts):][:len(texts):len(texts)]
+		for k, text := range texts {
+			from := len(buf)
+			buf = append(buf, text...)
+			mine[k] = buf[from:len(buf):len(buf)]
+		}
+		if sr.whole {
+			headers[i].raw = mine[0]
+		} else {
+			headers[i].texts = mine
+		}
 		return nil
 	})
 	return headers, err

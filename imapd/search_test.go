@@ -166,8 +166,8 @@ func parsedKey(t testing.TB, s string) *searchKey {
 
 func TestSearchEval(t *testing.T) {
 	day := func(d, h int) time.Time { return time.Date(2026, 11, d, h, 0, 0, 0, time.UTC) }
-	msg := &backend.Message{UID: 70, ModSeq: 100, Size: 5000, Received: day(20, 23), Sent: day(19, 12), EmailID: "A_b", ThreadID: "T"}
-	header := newSearchHeaders([]byte("From: =?utf-8?Q?J=C3=B6rg?= <joerg@a.example>\r\nSubject: a\r\n B c\r\nTo: x@a.example\r\nTo: second@a.example\r\nCc: j.d (other) @ (x) c.example\r\nX-Empty:\r\nDate: Fri, 20 Nov 2026 01:00:00 +1300\r\n\r\n"))
+	msg := &backend.Message{UID: 70, ModSeq: 100, Size: 5000, Received: day(20, 23), Sent: day(19, 12), EmailID: backend.ObjectID{'M', 0xab}, ThreadID: backend.ObjectID{'T', 1}}
+	header := &searchHeaders{raw: []byte("From: =?utf-8?Q?J=C3=B6rg?= <joerg@a.example>\r\nSubject: a\r\n B c\r\nTo: x@a.example\r\nTo: second@a.example\r\nCc: j.d (other) @ (x) c.example\r\nX-Empty:\r\nDate: Fri, 20 Nov 2026 01:00:00 +1300\r\n\r\n")}
 	for _, tt := range []struct {
 		key         string
 		meta, whole tri // without and with the header
@@ -197,9 +197,9 @@ func TestSearchEval(t *testing.T) {
 		{"YOUNGER 9223372036854775807", yes3, yes3},
 		{"MODSEQ 100", yes3, yes3},
 		{"MODSEQ 101", no3, no3},
-		{"EMAILID A_b", yes3, yes3},
-		{"THREADID T", yes3, yes3},
-		{"THREADID t", no3, no3},
+		{"EMAILID Mab0000000000000000000000", yes3, yes3},
+		{"THREADID T010000000000000000000000", yes3, yes3},
+		{"THREADID t010000000000000000000000", no3, no3},
 		{"SENTSINCE 10-Nov-2026", yes3, yes3},
 		{"SENTSINCE 25-Nov-2026", no3, no3},
 		{"SENTBEFORE 10-Nov-2026", no3, no3},
@@ -367,7 +367,7 @@ func FuzzParseSearch(f *testing.F) {
 	for _, s := range []string{" RETURN (MIN) CHARSET UTF-8 OR (SEEN 1:*) NOT FROM a", " UID 1,2 SINCE 1-Jan-2020 HEADER a {1+}\r\nb", " LARGER 5 KEYWORD x", " $"} {
 		f.Add(s)
 	}
-	header := newSearchHeaders([]byte("From: a@a.example\r\n\r\n"))
+	header := &searchHeaders{raw: []byte("From: a@a.example\r\n\r\n")}
 	body := newContent(f, []byte("From: a@a.example\r\nContent-Type: text/html\r\n\r\n<p>text &amp; more\r\n"))
 	f.Fuzz(func(t *testing.T, s string) {
 		d := wire.NewDecoder(strings.NewReader("a x"+s+"\r\n"), wire.DefaultLimits, nil, func() error { return nil })

@@ -1,8 +1,8 @@
 package imapd
 
 import (
+	"bytes"
 	"sort"
-	"strings"
 	"time"
 
 	"postern/backend"
@@ -34,13 +34,11 @@ type searchRow struct {
 	text   map[*searchKey]bool // of BODY and TEXT; nil: not read yet
 }
 
-// searchHeaders is one header block. Of its fields only those asked for are taken out.
+// searchHeaders is what is known of one header: texts has, at searchKey.column, what the keys look through, or else raw
+// is the whole block.
 type searchHeaders struct {
-	raw []byte
-}
-
-func newSearchHeaders(raw []byte) *searchHeaders {
-	return &searchHeaders{raw: raw}
+	raw   []byte
+	texts [][]byte
 }
 
 // searchEnv is what holds for all messages of one search.
@@ -104,9 +102,9 @@ func (env *searchEnv) eval(k *searchKey, row *searchRow) tri {
 	case searchModSeq:
 		return triOf(msg.ModSeq >= k.num)
 	case searchEmailID:
-		return triOf(k.text != "" && msg.EmailID == k.text)
+		return triOf(k.text != "" && msg.EmailID.String() == k.text)
 	case searchThreadID:
-		return triOf(k.text != "" && msg.ThreadID == k.text)
+		return triOf(k.text != "" && msg.ThreadID.String() == k.text)
 	case searchHeader:
 		if row.header == nil {
 			return open3
@@ -173,35 +171,17 @@ func evalSent(k *searchKey, row *searchRow) tri {
 
 // headerHas reports whether one of the fields named has the text; an empty text is in every field.
 func (env *searchEnv) headerHas(h *searchHeaders, k *searchKey) bool {
-	for value := range message.FieldValues(h.raw, k.field) {
-		if len(k.needle) == 0 {
-			return true
-		}
-		n := needles{want: [][]byte{k.needle}, found: []bool{false}, left: 1, buf: env.buf}
-		n.inField(message.DecodeWords(value))
-		if n.left > 0 && addressFields[strings.ToUpper(k.field)] {
-			n.inAddresses(value)
-		}
-		env.buf = n.buf
-		if n.left == 0 {
-			return true
-		}
+	var text []byte
+	if h.texts != nil {
+		text = h.texts[k.column]
+	} else {
+		env.buf = appendSearchText(env.buf[:0], h.raw, upperASCII(k.field))
+		text = env.buf
 	}
-	return false
-}
-
-// addressFields are those that hold addresses, as the keys of SEARCH name them.
-var addressFields = map[string]bool{"FROM": true, "TO": true, "CC": true, "BCC": true}
-
-// inAddresses looks for what is not found yet in the addresses of a field, written without the comments, quotes and
-// blanks that may stand in them.
-func (n *needles) inAddresses(value string) {
-	if !strings.ContainsAny(value, "(\"\\") {
-		return // inField has seen them so
+	if len(k.needle) == 0 {
+		return len(text) > 0
 	}
-	for _, a := range message.ParseAddressList(value) {
-		n.inField(a.Mailbox + "@" + a.Host)
-	}
+	return bytes.Contains(text, k.needle)
 }
 
 // has reports whether the message with the index is among them.

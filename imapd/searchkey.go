@@ -54,6 +54,7 @@ type searchKey struct {
 	field string
 	text  string // as sent, then decoded
 
+	column int               // of searchHeaders.texts
 	sel    selection         // of set
 	needle []byte            // text made ready by foldSearch
 	remote map[imap.UID]bool // what Graph's index found, for messages whose bytes are not kept

@@ -163,7 +163,11 @@ func FieldValues(header []byte, name string) iter.Seq[string] {
 // FilterHeader returns the fields named or, with not, all but those, lines that are no field among them: raw bytes in the
 // order written, with the blank line if the header has one (RFC 9051 section 6.4.5.1). Names match without regard to case.
 func FilterHeader(header []byte, names []string, not bool) []byte {
-	var out []byte
+	return AppendFiltered(nil, header, names, not)
+}
+
+// AppendFiltered is FilterHeader that appends to out.
+func AppendFiltered(out, header []byte, names []string, not bool) []byte {
 	eol := lineEnd(header)
 	take := func(raw []byte) {
 		out = append(out, raw...)

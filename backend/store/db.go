@@ -24,6 +24,8 @@ type database struct {
 	numbered bool // placeholders are $1, $2, …
 	w, r     *sql.DB
 
+	headersReplaced func([]MessageID) // Options.HeadersReplaced
+
 	closed    chan struct{}
 	closeOnce sync.Once
 

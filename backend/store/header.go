@@ -3,6 +3,11 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
 	"slices"
 
 	"github.com/emersion/go-imap/v2"
@@ -87,7 +92,19 @@ func (s *Store) writeHeaders(ctx context.Context, rows []HeaderRow, write func(*
 }
 
 func (t *tx) putHeaders(list []headerData) error {
+	ids := make([]MessageID, len(list))
+	for i, h := range list {
+		ids[i] = h.id
+	}
+	t.headersReplaced(ids)
 	return t.insertHeaders(list, "DO UPDATE SET data = excluded.data")
+}
+
+// headersReplaced tells who wants to know that messages may have got other headers, once that is committed.
+func (t *tx) headersReplaced(ids []MessageID) {
+	if t.d.headersReplaced != nil && len(ids) > 0 {
+		t.after = append(t.after, func() { t.d.headersReplaced(ids) })
+	}
 }
 
 func (t *tx) addHeaders(list []headerData) error { return t.insertHeaders(list, "DO NOTHING") }
@@ -108,6 +125,11 @@ func (t *tx) insertHeaders(list []headerData, conflict string) error {
 }
 
 func (t *tx) copyHeaders(list []headerCopy) error {
+	ids := make([]MessageID, len(list))
+	for i, c := range list {
+		ids[i] = c.to
+	}
+	t.headersReplaced(ids)
 	for _, c := range list {
 		_, err := t.exec(`INSERT INTO headers (message, data) SELECT ?, data FROM headers WHERE message = ?
 			ON CONFLICT (message) DO UPDATE SET data = excluded.data`, int64(c.to), int64(c.from))
@@ -150,19 +172,114 @@ func (s *Store) Headers(ctx context.Context, ids []MessageID) (map[MessageID][]b
 
 // HeadersOf is Headers for the messages with some UIDs of a folder.
 func (s *Store) HeadersOf(ctx context.Context, folder FolderID, uids []imap.UID) (map[imap.UID][]byte, error) {
-	ids := make([]MessageID, len(uids))
+	out := make(map[imap.UID][]byte, len(uids))
+	err := s.EachHeader(ctx, folder, uids, func(uid imap.UID, header []byte) error {
+		out[uid] = slices.Clone(header)
+		return nil
+	})
+	return out, err
+}
+
+// headerRun is from how many messages on, of all that could be between the first and the last, their headers are read as one
+// range of the table.
+const headerRun = 16
+
+// EachHeader yields the kept raw headers of those of the messages that have one, ascending by UID where uids are. A header
+// is good during the call only. An error of yield ends it and is returned as it is.
+func (s *Store) EachHeader(ctx context.Context, folder FolderID, uids []imap.UID, yield func(uid imap.UID, header []byte) error) error {
+	var failed error
+	var buf []byte
+	each := func(id MessageID, data []byte) (err error) {
+		if buf, err = s.bodies.codec.dec.DecodeAll(data, buf[:0]); err != nil {
+			return fmt.Errorf("decompress: %w", err)
+		}
+		failed = yield(id.UID(), buf)
+		return failed
+	}
+	err := s.eachHeader(ctx, folder, uids, each)
+	if failed != nil {
+		return failed
+	}
+	return s.db.explain("read headers", err)
+}
+
+func (s *Store) eachHeader(ctx context.Context, folder FolderID, uids []imap.UID, each func(MessageID, []byte) error) error {
+	if n := len(uids); n >= headerRun && slices.IsSorted(uids) && int(uids[n-1]-uids[0]) < 4*n {
+		return s.headerRange(ctx, folder, uids, each)
+	}
+	ids := make([]int64, len(uids))
 	for i, uid := range uids {
-		ids[i] = messageID(folder, uid)
+		ids[i] = int64(messageID(folder, uid))
 	}
-	headers, err := s.Headers(ctx, ids)
+	return inList(ids, nil, func(in string, args []any) error {
+		rows, err := s.db.query(ctx, "SELECT message, data FROM headers WHERE message IN ("+in+")", args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id int64
+			var data sql.RawBytes
+			if err := rows.Scan(&id, &data); err != nil {
+				return err
+			}
+			if err := each(MessageID(id), data); err != nil {
+				return err
+			}
+		}
+		return rows.Err()
+	})
+}
+
+// headerRange reads from the first to the last of uids, which ascend, with the driver's own rows: database/sql does more
+// for each of them than decompressing it costs.
+func (s *Store) headerRange(ctx context.Context, folder FolderID, uids []imap.UID, each func(MessageID, []byte) error) error {
+	conn, err := s.db.r.Conn(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	out := make(map[imap.UID][]byte, len(headers))
-	for id, h := range headers {
-		out[id.UID()] = h
+	defer conn.Close()
+	query := rebind(s.db.numbered, "SELECT message, data FROM headers WHERE message BETWEEN ? AND ? ORDER BY message")
+	return conn.Raw(func(dc any) error {
+		q, ok := dc.(driver.QueryerContext)
+		if !ok {
+			return fmt.Errorf("driver %T cannot query", dc)
+		}
+		rows, err := q.QueryContext(ctx, query, []driver.NamedValue{
+			{Ordinal: 1, Value: int64(messageID(folder, uids[0]))}, {Ordinal: 2, Value: int64(messageID(folder, uids[len(uids)-1]))}})
+		if err != nil {
+			return err
+		}
+		return errors.Join(eachHeaderRow(rows, uids, each), rows.Close())
+	})
+}
+
+// eachHeaderRow passes on the rows of the messages that are among uids.
+func eachHeaderRow(rows driver.Rows, uids []imap.UID, each func(MessageID, []byte) error) error {
+	values := make([]driver.Value, 2)
+	for {
+		switch err := rows.Next(values); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		id, isID := values[0].(int64)
+		data, isData := values[1].([]byte)
+		if !isID || !isData {
+			return errPacked
+		}
+		uid := MessageID(id).UID()
+		for len(uids) > 0 && uids[0] < uid {
+			uids = uids[1:]
+		}
+		if len(uids) == 0 || uids[0] != uid {
+			continue
+		}
+		if err := each(MessageID(id), data); err != nil {
+			return err
+		}
 	}
-	return out, nil
 }
 
 // SetSize notes a message's size. An estimate does not replace an exact size. A

@@ -33,8 +33,11 @@ type Options struct {
 	Dir string
 	// BodyBudget is how many bytes the kept bodies may take on the disk; 0 for no limit.
 	BodyBudget int64
-	Logger     *slog.Logger     // nil: none
-	Now        func() time.Time // nil: time.Now
+	// HeadersReplaced is told, after the commit, of messages that may have another header than they had. It must be quick
+	// and must not call the store. May be nil.
+	HeadersReplaced func([]MessageID)
+	Logger          *slog.Logger     // nil: none
+	Now             func() time.Time // nil: time.Now
 }
 
 // Store is an open state folder. It is safe for concurrent use.
@@ -85,6 +88,7 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 	if s.db, created, err = openDatabase(ctx, s.dir, replicaKind); err != nil {
 		return nil, err
 	}
+	s.db.headersReplaced = opts.HeadersReplaced
 	if created {
 		if err := s.inheritUIDValidity(ctx); err != nil {
 			return nil, err

@@ -58,6 +58,9 @@ func (e *Encoder) Err() error { return e.err }
 // Pending returns how many bytes wait for Flush.
 func (e *Encoder) Pending() int { return len(e.buf) }
 
+// Bytes returns what waits for Flush. It is good until more is appended.
+func (e *Encoder) Bytes() []byte { return e.buf }
+
 // Flush writes what was collected.
 func (e *Encoder) Flush() error {
 	if e.err == nil && len(e.buf) > 0 {
