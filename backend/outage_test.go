@@ -20,8 +20,13 @@ import (
 
 // virtual runs a backend with one mailbox of ten messages on virtual time.
 func virtual(t *testing.T, poll time.Duration, do func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account)) {
+	virtualSim(t, graphsim.Options{EmptyPageEvery: -1}, poll, do)
+}
+
+// virtualSim is virtual with options for the simulator.
+func virtualSim(t *testing.T, opts graphsim.Options, poll time.Duration, do func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account)) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := graphsim.New(graphsim.Options{EmptyPageEvery: -1})
+		sim := graphsim.New(opts)
 		sim.AddTenant("6d5f3f6e-0000-4000-8000-000000000000", testTenant)
 		sim.AddApp(testTenant, testApp, testSecret, "Mail.ReadWrite", "Mail.Send")
 		sim.AddUser(testTenant, graphsim.UserSpec{UPN: alice})

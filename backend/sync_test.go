@@ -423,3 +423,26 @@ func TestRefreshDuringFirstFill(t *testing.T) {
 		t.Error("the enumeration has ended: nothing was tested")
 	}
 }
+
+// A round that needed several pages and held nothing new must not be asked for again instead of the next one: its later pages
+// never tell of what comes after it.
+func TestNewMailAfterPagedRound(t *testing.T) {
+	virtualSim(t, graphsim.Options{EmptyPageEvery: 2}, time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+		m := open(t, a, "inbox")
+		for i := range 20 {
+			action := StoreAdd
+			if i%2 == 1 {
+				action = StoreRemove
+			}
+			if _, err := m.Store(t.Context(), []imap.UID{3}, action, []imap.Flag{imap.FlagFlagged}, 0); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(7 * time.Second) // the own change comes back in a round that holds nothing else
+			sim.DeliverMessage(alice, mail(100+i))
+			time.Sleep(5 * time.Second)
+			if n := len(m.UIDs()); n != 11+i {
+				t.Fatalf("%d messages are seen 5 s after message %d was delivered, want %d", n, i, 11+i)
+			}
+		}
+	})
+}

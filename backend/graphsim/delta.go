@@ -32,6 +32,9 @@ type deltaState struct {
 	Given    int    `json:"k,omitempty"`
 
 	Log int `json:"l"`
+	// Until is the end of the log when a later round began. Its further pages tell of nothing that came after: whether the
+	// service's do is not documented, and a client must not count on it.
+	Until int `json:"u,omitempty"`
 }
 
 // filterLimit is how many messages a delta with a filter gives at most. Graph: delta-query-messages.
@@ -168,6 +171,9 @@ func (c *call) messageDelta(f *folder) (*reply, *apiError) {
 	case st.First:
 		rows, done = c.firstRound(f, &st, sel, since, size)
 	default:
+		if q.skipToken == "" {
+			st.Until = len(f.log)
+		}
 		rows, done = c.laterRound(f, &st, sel, since, size)
 	}
 	return c.deltaReply("microsoft.graph.message", st, rows, done), nil
@@ -238,14 +244,12 @@ func (c *call) laterRound(f *folder, st *deltaState, sel *selection, since int64
 	}
 	changed := map[uint64]*seen{}
 	var order []uint64
-	pos := st.Log
-	if pos < 0 || pos > len(f.log) {
-		pos = len(f.log)
-	}
-	if pos < len(f.log) && c.emptyPage() {
+	end := min(max(st.Until, 0), len(f.log))
+	pos := min(max(st.Log, 0), end)
+	if pos < end && c.emptyPage() {
 		return nil, false
 	}
-	for ; pos < len(f.log); pos++ {
+	for ; pos < end; pos++ {
 		ch := f.log[pos]
 		s := changed[ch.num]
 		if s == nil {
@@ -295,7 +299,7 @@ func (c *call) laterRound(f *folder, st *deltaState, sel *selection, since int64
 			rows = append(rows, c.partialRow(m, s.props, sel))
 		}
 	}
-	return rows, pos >= len(f.log)
+	return rows, pos >= end
 }
 
 // partialRow has the changed properties and no more: "at least the changed properties" is all that is promised.
@@ -371,9 +375,16 @@ func (c *call) folderDelta(at *folder, root bool) (*reply, *apiError) {
 			st.First, st.Begun, st.Num = false, false, 0
 		}
 	default:
-		pos := min(max(st.Log, 0), len(b.treeLog))
+		if q.skipToken == "" {
+			st.Until = len(b.treeLog)
+		}
+		end := min(max(st.Until, 0), len(b.treeLog))
+		pos := min(max(st.Log, 0), end)
+		if pos < end && c.emptyPage() {
+			return c.deltaReply("microsoft.graph.mailFolder", st, nil, false), nil
+		}
 		seen := map[uint32]bool{}
-		for ; pos < len(b.treeLog); pos++ {
+		for ; pos < end; pos++ {
 			num := b.treeLog[pos].num
 			if seen[num] {
 				continue
@@ -391,7 +402,7 @@ func (c *call) folderDelta(at *folder, root bool) (*reply, *apiError) {
 			}
 		}
 		st.Log = pos
-		done = pos >= len(b.treeLog)
+		done = pos >= end
 	}
 	b.treeSeen = max(b.treeSeen, len(b.treeLog))
 	return c.deltaReply("microsoft.graph.mailFolder", st, rows, done), nil

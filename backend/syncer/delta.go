@@ -47,7 +47,7 @@ func rowVersions(page []graph.Message) map[store.GraphID]string {
 
 // delta runs one delta round from the folder's link.
 func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
-	postponed := false
+	postponed, kept := false, row.DeltaLink
 	read := reading{since: s.mark()}
 	link, err := s.o.Graph.MessageDelta(ctx, string(row.GraphID), deltaOptions, row.DeltaLink, func(page []graph.Message, next string) error {
 		pageChanged, late, err := s.deltaPage(ctx, f, row, page, read)
@@ -59,6 +59,7 @@ func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (chang
 		postponed = postponed || late
 		if next != "" && !postponed {
 			// A round may be long. It goes on from here if it is interrupted.
+			kept = next
 			return s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{DeltaLink: &next})
 		}
 		return nil
@@ -75,11 +76,9 @@ func (s *Syncer) delta(ctx context.Context, f *folder, row *store.Folder) (chang
 		s.mu.Unlock()
 		return changed, nil
 	}
-	if link == row.DeltaLink && !changed && now.Sub(row.SyncedAt) < time.Minute {
-		return false, nil
-	}
-	if !changed && now.Sub(row.SyncedAt) < time.Minute && link != "" {
-		// An older link only repeats an empty round: spare the disk.
+	if !changed && now.Sub(row.SyncedAt) < time.Minute && link != "" && kept == row.DeltaLink {
+		// The link of before only repeats an empty round: spare the disk. One from the midst of a round would never tell
+		// of anything new.
 		return false, nil
 	}
 	return changed, s.o.Store.SetSync(ctx, f.id, u)
