@@ -35,6 +35,7 @@ func (s *session) tellChangesBut(expunges bool, known []imap.UID) error {
 		v.remove(ch.Removed)
 	}
 
+	recent := v.recentCount
 	if expunges && len(v.gone) > 0 {
 		s.tellExpunges()
 	}
@@ -44,9 +45,9 @@ func (s *session) tellChangesBut(expunges bool, known []imap.UID) error {
 	if added = v.add(added); len(added) > 0 {
 		_ = v.claimRecent(s.ctx, added)
 		s.enc.Raw("* ").Num(uint64(v.len())).Raw(" EXISTS").CRLF()
-		if !v.noRecent {
-			s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
-		}
+	}
+	if !v.noRecent && (len(added) > 0 || v.recentCount != recent) {
+		s.enc.Raw("* ").Num(uint64(v.recentCount)).Raw(" RECENT").CRLF()
 	}
 	if len(added) > 0 || len(updated) > 0 {
 		s.tellKeywords()
@@ -133,6 +134,18 @@ func (s *session) tellExpunges() {
 // must be known before a response uses them.
 func (s *session) tellKeywords() {
 	if s.view.newKeywords() {
+		s.tellFlagNames()
+	}
+}
+
+// maxNamedKeywords bounds how many keywords of a view may come from commands that name them.
+const maxNamedKeywords = 1000
+
+// tellKeywordsAnd is tellKeywords after a command that has named flags. Its keywords are told also where none of the
+// messages has them now, as other servers do: clients take a keyword that they have named for known.
+func (s *session) tellKeywordsAnd(flags []imap.Flag) {
+	news := s.view.newKeywords()
+	if len(s.view.keywordNames) < maxNamedKeywords && s.view.learnKeywords(flags) || news {
 		s.tellFlagNames()
 	}
 }

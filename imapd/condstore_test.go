@@ -128,7 +128,7 @@ func TestCondstore(t *testing.T) {
 	d.ok("STORE 4 +FLAGS (\\Deleted)")
 	wantLines(t, c.ok("NOOP"), "* 4 FETCH (UID 4 MODSEQ ({{\\d+}}) FLAGS (\\Answered \\Deleted \\Recent))")
 	lines, tagged = c.do("EXPUNGE")
-	wantLines(t, lines, "* 4 EXPUNGE")
+	wantLines(t, lines, "* 4 EXPUNGE", "* 3 RECENT")
 	highest := number(t, []string{tagged}, "OK [HIGHESTMODSEQ ")
 	wantLines(t, c.ok("STATUS INBOX (MESSAGES HIGHESTMODSEQ)"), fmt.Sprintf("* STATUS INBOX (MESSAGES 3 HIGHESTMODSEQ %d)", highest))
 	d.ok("NOOP")
@@ -257,7 +257,7 @@ func TestToldModSeq(t *testing.T) {
 	if got := number(t, lines, "[HIGHESTMODSEQ "); got != before {
 		t.Errorf("told %d, knows all up to %d", got, before)
 	}
-	wantLines(t, c.ok("NOOP"), "* 1 EXPUNGE")
+	wantLines(t, c.ok("NOOP"), "* 1 EXPUNGE", "* 2 RECENT")
 	lines, tagged := c.do("EXPUNGE")
 	wantLines(t, lines)
 	if got := number(t, []string{tagged}, "[HIGHESTMODSEQ "); got <= before {

@@ -63,7 +63,7 @@ func (s *session) store(c *command) error {
 		}
 	}
 	stored := without(uids, modified)
-	s.tellKeywords()
+	s.tellKeywordsAnd(req.flags)
 	// A message that was left alone is told as it is, for the client believes it to
 	// be otherwise.
 	if err := s.tellChangesBut(false, uids); err != nil {
