@@ -24,7 +24,10 @@ import (
 var imapProcess = []string{"/usr/lib/dovecot/imap", "/usr/libexec/dovecot/imap"}
 
 // dovecot starts a Dovecot with empty mailboxes and returns a client that is logged in. The test is skipped where there is none.
-func dovecot(t *testing.T) *client {
+func dovecot(t *testing.T) *client { return newDovecot(t)() }
+
+// newDovecot returns a function that logs a client in to a Dovecot, each time to the same mailboxes, which are empty at first.
+func newDovecot(t *testing.T) func() *client {
 	t.Helper()
 	i := slices.IndexFunc(imapProcess, func(name string) bool { _, err := os.Stat(name); return err == nil })
 	if i < 0 {
@@ -41,7 +44,13 @@ func dovecot(t *testing.T) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(imapProcess[i], "-c", conf)
+	return func() *client { return dovecotSession(t, imapProcess[i], conf, dir) }
+}
+
+// dovecotSession runs one of Dovecot's IMAP processes.
+func dovecotSession(t *testing.T, program, conf, dir string) *client {
+	t.Helper()
+	cmd := exec.Command(program, "-c", conf)
 	cmd.Env = []string{"USER=somebody", "HOME=" + dir}
 	if err := asNobody(cmd, dir); err != nil {
 		t.Skipf("Dovecot does not serve root, and nobody else can be had: %v", err)
