@@ -1,11 +1,14 @@
 package httpd
 
 import (
+	"bytes"
 	"fmt"
 	"html/template"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/emersion/go-imap/v2"
 
@@ -18,7 +21,21 @@ var functions = template.FuncMap{
 	"join": strings.Join, "assetVersion": func(name string) string { return assets[name].version }, "mailboxPath": mailboxPath,
 	"phaseTone": phaseTone, "stateTone": stateTone, "stateWord": stateWord, "role": role, "uses": uses,
 	"sub": func(a, b int) int { return a - b }, "atMost": func(n int, s []string) []string { return s[:min(n, len(s))] },
-	"half": func(n int) int { return n / 2 }, "chartWidth": func(n int) int { return n + 44 }, "since": time.Since,
+	"encoded": url.QueryEscape, "half": func(n int) int { return n / 2 }, "chartWidth": func(n int) int { return n + 44 }, "since": time.Since,
+}
+
+// harmless makes characters visible that would hide text or turn its direction on a page: strangers choose user names, senders
+// choose subjects. Marks that languages need, such as the joiners, stay.
+func harmless(html []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		switch {
+		case r == '\n', r == '\t', r == '\r':
+			return r
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029', r >= '\u202a' && r <= '\u202e', r >= '\u2066' && r <= '\u2069', r == '\u200b', r == '\ufeff':
+			return unicode.ReplacementChar
+		}
+		return r
+	}, html)
 }
 
 // ago writes how long ago t was, in words.

@@ -84,7 +84,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 				s.log.Error("live part of a page", "op", id, "err", err)
 				return
 			}
-			html := b.String()
+			html := string(harmless(b.Bytes()))
 			if html == last[id] {
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 
 	"postern/backend"
@@ -91,7 +92,7 @@ func (s *Server) loginRevoke(w http.ResponseWriter, r *http.Request) {
 		ses.say(flash{Error: true, Text: text})
 	} else {
 		s.log.Info("login revoked", "by", ses.login.Username, "username", name)
-		ses.say(flash{Text: fmt.Sprintf("%s is revoked. Sessions of mail programs that are open stay until they end.", name)})
+		ses.say(flash{Text: fmt.Sprintf("%s is revoked. Its open connections are ended.", name)})
 	}
 	http.Redirect(w, r, "/logins", http.StatusSeeOther)
 }
@@ -113,8 +114,9 @@ func (s *Server) revoke(ses *session, name string) error {
 }
 
 func (s *Server) loginUnlock(w http.ResponseWriter, r *http.Request) {
-	who := r.PostForm.Get("who")
-	if who != "" {
+	// Encoded twice: names that strangers have chosen may hold what forms do not pass on unchanged.
+	who, err := url.QueryUnescape(r.PostForm.Get("who"))
+	if err == nil && who != "" {
 		s.opts.Backend.Unlock(who)
 		sessionOf(r.Context()).say(flash{Text: who + " may try again."})
 	}

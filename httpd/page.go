@@ -107,7 +107,7 @@ func (s *Server) render(w http.ResponseWriter, status int, name string, v view) 
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // nobody to tell
+	_, _ = w.Write(harmless(b.Bytes())) // nobody to tell
 }
 
 // templates holds one set for each page: the layout with the page's own parts.

@@ -107,10 +107,15 @@ func printFinding(w io.Writer, f finding, color bool) error {
 	if color {
 		mark = map[verdict]string{fine: "\x1b[32m", warning: "\x1b[33m", failed: "\x1b[31m"}[f.Status] + mark + "\x1b[0m"
 	}
-	line := mark + "  " + f.Check + ": " + f.Detail
+	text := f.Check + ": " + f.Detail
 	if f.Remedy != "" {
-		line += ". " + f.Remedy
+		text += ". " + f.Remedy
 	}
+	lines := strings.Split(text, "\n") // with what Microsoft or a gateway said
+	for i := range lines {
+		lines[i] = clean(lines[i])
+	}
+	line := mark + "  " + strings.Join(lines, "\n")
 	_, err := fmt.Fprintln(w, line)
 	return err
 }
@@ -130,7 +135,7 @@ func (r *report) finish() error {
 	if r.err != nil || !r.json {
 		return r.err
 	}
-	e := json.NewEncoder(r.out)
+	e := json.NewEncoder(plainJSON{r.out})
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(struct {

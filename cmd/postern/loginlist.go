@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -102,7 +101,7 @@ func loginListCommand() *cobra.Command {
 			for _, l := range lockouts {
 				who := "anybody"
 				if l.Username != "" {
-					who = l.Username
+					who = clean(l.Username) // what a stranger has written
 				}
 				fmt.Fprintf(cmd.OutOrStdout(), "locked out: %s at %s until %s\n", who, l.Remote, l.Until.Local().Format(time.TimeOnly))
 			}
@@ -114,17 +113,11 @@ func loginListCommand() *cobra.Command {
 	return cmd
 }
 
-func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
-
 func listLogins(w io.Writer, rows []loginRow) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "USER NAME\tMAILBOX\tMAY USE\tSHARED\tSEND AS\tIN\tLAST USE")
 	for _, r := range rows {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Username, cmp.Or(r.Mailbox, "-"), r.may(), dash(r.Shared), dash(r.SendAs), r.Place, r.last())
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", clean(r.Username), cmp.Or(r.Mailbox, "-"), r.may(), dash(r.Shared), dash(r.SendAs), r.Place, r.last())
 	}
 	return tw.Flush()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -207,9 +206,7 @@ func queueShowCommand() *cobra.Command {
 				details = append(details, detailOf(sub, events))
 			}
 			if asJSON {
-				e := json.NewEncoder(cmd.OutOrStdout())
-				e.SetIndent("", "  ")
-				return e.Encode(details)
+				return writeJSON(cmd.OutOrStdout(), details)
 			}
 			return writeQueueDetails(cmd.OutOrStdout(), details)
 		},
@@ -325,9 +322,7 @@ type queueResult struct {
 
 func writeQueueResults(w io.Writer, results []queueResult, asJSON bool, done string, running bool) error {
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(results)
+		return writeJSON(w, results)
 	}
 	n := 0
 	for _, r := range results {
@@ -374,9 +369,7 @@ func writeQueueJSON(w io.Writer, subs []store.Submission) error {
 	for i := range subs {
 		rows = append(rows, rowOf(&subs[i]))
 	}
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	return e.Encode(rows)
+	return writeJSON(w, rows)
 }
 
 func rowOf(s *store.Submission) queueRow {

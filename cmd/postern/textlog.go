@@ -27,7 +27,7 @@ func newTextHandler(w io.Writer, level slog.Level) *textHandler {
 // newJSONHandler writes log lines for programs. Durations are written as "1m30s" and not, as slog has it, in nanoseconds:
 // people read these lines too.
 func newJSONHandler(w io.Writer, level slog.Level) slog.Handler {
-	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+	return slog.NewJSONHandler(plainJSON{w}, &slog.HandlerOptions{Level: level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Value.Kind() == slog.KindDuration {
 			a.Value = slog.StringValue(a.Value.Duration().String())
 		}
