@@ -87,6 +87,9 @@ func unhosted(cmd *cobra.Command, fn func(ctx context.Context, log *slog.Logger,
 // when clients are answered.
 func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os.Signal, out io.Writer, log *slog.Logger, isReady func()) error {
 	conf := holds.Load()
+	if err := refuseCoreDumps(); err != nil {
+		log.Warn("core dumps are not switched off", "err", err)
+	}
 	for _, w := range conf.describe(conf.warnings) {
 		log.Warn(w)
 	}
