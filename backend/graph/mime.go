@@ -12,6 +12,10 @@ import (
 // MaxRequest is the size in bytes from which Graph refuses a request (413). Graph: outlook-send-mime-message.
 const MaxRequest = 4_000_000
 
+// maxMIME is the size in bytes of the longest message text that is read. Exchange Online carries at most 150 MB, and what it makes of
+// that as base64 is a third more; a compressed answer could go on for as long as the disk takes it. A variable for tests alone.
+var maxMIME int64 = 512 << 20
+
 // EncodedSize returns the size of size bytes of MIME as base64, which is how they travel.
 func EncodedSize(size int64) int64 { return (size + 2) / 3 * 4 }
 
@@ -34,8 +38,10 @@ func (c *Client) MIME(ctx context.Context, id string, w io.Writer) (int64, error
 		}
 		out := &sink{w: w}
 		var err error
-		n, err = io.Copy(out, resp.Body)
+		n, err = io.Copy(out, io.LimitReader(resp.Body, maxMIME+1))
 		switch {
+		case n > maxMIME:
+			return &localError{fmt.Errorf("%s: the text is longer than %d bytes", op, maxMIME)}
 		case out.err != nil:
 			return &localError{fmt.Errorf("%s: %w", op, out.err)}
 		case err == nil && (n == 0 || resp.ContentLength >= 0 && n != resp.ContentLength):

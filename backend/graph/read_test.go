@@ -2,6 +2,7 @@ package graph
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -455,6 +456,36 @@ func TestMIMEWriterFails(t *testing.T) {
 type iotestWriter struct{ err error }
 
 func (w iotestWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// A text that is small on the way and endless here is given up, and not begun again.
+func TestMIMEBomb(t *testing.T) {
+	defer func(was int64) { maxMIME = was }(maxMIME)
+	maxMIME = 10_000_000
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	for range 20 {
+		z.Write(make([]byte, 1_000_000))
+	}
+	z.Close()
+	c, s, _ := served(t, func(n int, w http.ResponseWriter, r *http.Request, _ string) {
+		if !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+			t.Error("compression is not asked for, so this tries nothing")
+		}
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Type", "text/plain")
+		w.Write(zipped.Bytes())
+	})
+	var got counter
+	_, err := c.MIME(t.Context(), "m", &got)
+	if err == nil || IsTemporary(err) || got > 10_000_001 || len(s.seen()) != 1 {
+		t.Errorf("%v after %d bytes and %d requests", err, got, len(s.seen()))
+	}
+}
+
+// counter counts what is written to it.
+type counter int
+
+func (c *counter) Write(p []byte) (int, error) { *c += counter(len(p)); return len(p), nil }
 
 // An empty 200 is asked again before it is believed, and then still an error.
 func TestMIMEEmpty(t *testing.T) {
