@@ -2,11 +2,16 @@ package imapd
 
 import (
 	"bufio"
+	"bytes"
 	"compress/flate"
 	"fmt"
+	"io"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
+
+	"postern/imapd/wire"
 )
 
 // squeezed is a client's end of a compressed connection.
@@ -84,4 +89,45 @@ func TestCompressGarbage(t *testing.T) {
 	c.ok("COMPRESS DEFLATE")
 	c.send("\xff\xff\xff\xff\xff\xff")
 	c.expectEOF()
+}
+
+// A little that is much once inflated takes no more memory than the same in plain text would: one endless line, and an endless
+// literal, end the connection at the limits.
+func TestCompressBomb(t *testing.T) {
+	limits := wire.DefaultLimits
+	limits.Drain = 32 << 20
+	w := newWorld(t, Limits{Wire: limits, Message: 1 << 20})
+	for _, begin := range []string{"x NOOP ", "x APPEND INBOX {900000000+}\r\n", "x SEARCH SUBJECT {900000000+}\r\n"} {
+		var bomb bytes.Buffer
+		z, err := flate.NewWriter(&bomb, 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(z, begin)
+		for range 64 {
+			z.Write(bytes.Repeat([]byte("y"), 1<<20))
+		}
+		z.Close()
+		c := w.login("alice")
+		c.ok("COMPRESS DEFLATE")
+		c.r = bufio.NewReader(flate.NewReader(c.r))
+		runtime.GC()
+		var before, now runtime.MemStats
+		runtime.ReadMemStats(&before)
+		sent := make(chan struct{})
+		go func() {
+			defer close(sent)
+			_, _ = c.conn.Write(bomb.Bytes()) // the server may hang up in between
+		}()
+		said, _ := io.ReadAll(c.r) // hanging up may come as a reset
+		<-sent
+		runtime.ReadMemStats(&now)
+		if len(said) > 1000 || !strings.Contains(string(said), "x ") && !strings.HasPrefix(string(said), "* BYE ") {
+			t.Errorf("%q is answered %.200q", begin, said)
+		}
+		if grown := int64(now.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
+			t.Errorf("%q takes %d bytes of memory for %d", begin, grown, bomb.Len())
+		}
+	}
+	w.login("alice").ok("NOOP")
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -98,6 +99,7 @@ type rig struct {
 	users []string
 	cert  string            // PEM file to trust
 	addr  map[string]string // by "protocol/tls", such as imap/starttls
+	inRow []string          // the same in the order of the configuration
 	cmd   *exec.Cmd
 	log   *tail
 
@@ -166,10 +168,16 @@ func (r *rig) writeConfig(graph string) {
 
 // writeCertificate makes a certificate for localhost and 127.0.0.1 that is its own authority.
 func (r *rig) writeCertificate() {
+	r.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.writeCertificateOf(key)
+}
+
+func (r *rig) writeCertificateOf(key crypto.Signer) {
+	r.t.Helper()
 	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(100 * 24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
@@ -216,6 +224,7 @@ func (r *rig) startWith(mu *sync.Mutex, listeners int) {
 		r.t.Fatal(err)
 	}
 	addr := make(map[string]string)
+	var inRow []string
 	r.cmd = cmd
 	ready := make(chan error, 1)
 	go func() {
@@ -227,6 +236,7 @@ func (r *rig) startWith(mu *sync.Mutex, listeners int) {
 				return
 			}
 			addr[m[1]+"/"+m[3]] = m[2]
+			inRow = append(inRow, m[2])
 			if n++; n == listeners {
 				ready <- nil
 				_, _ = io.Copy(io.Discard, out) // until it ends
@@ -245,7 +255,7 @@ func (r *rig) startWith(mu *sync.Mutex, listeners int) {
 		r.t.Fatalf("%v\n%s", err, r.log)
 	}
 	mu.Lock()
-	r.addr = addr
+	r.addr, r.inRow = addr, inRow
 	mu.Unlock()
 }
 
