@@ -7,6 +7,7 @@ import (
 	"net/textproto"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -174,7 +175,7 @@ func (b *bench) memory() error {
 	}
 	time.Sleep(5 * time.Second)
 	add("idle, 100 mailboxes configured", w.memory("VmRSS"), 0)
-	clients, err := w.idlers(1000, 100)
+	clients, err := w.idlers(1000, 100, 8)
 	if err != nil {
 		return err
 	}
@@ -239,11 +240,11 @@ func (b *bench) memory() error {
 	return nil
 }
 
-// idlers logs clients in, eight at once, spread over so many users, and lets them idle in INBOX.
-func (w *world) idlers(n, users int) ([]*client, error) {
+// idlers logs clients in, so many at once, spread over so many users, and lets them idle in INBOX.
+func (w *world) idlers(n, users, atOnce int) ([]*client, error) {
 	clients := make([]*client, n)
 	var g errgroup.Group
-	g.SetLimit(8)
+	g.SetLimit(atOnce)
 	for i := range n {
 		g.Go(func() error {
 			c, err := dial(w.imap, userName(i%users), benchPassword)
@@ -306,7 +307,7 @@ func (w *world) sendLarge(size int) error {
 func (b *bench) scale() error {
 	const perMinute = 10
 	w, err := b.newWorld(graphsim.Options{Latency: 50 * time.Millisecond}, b.mailers, "imap: {poll: 5s, connections_per_address: 2000}\nsmtp: {wait: 0s}\n", func(sim *graphsim.Sim, user string) {
-		sim.AddSynthetic(user, "inbox", 100, graphsim.Synthetic{MIME: message})
+		sim.AddSynthetic(user, "inbox", 5, graphsim.Synthetic{MIME: message}) // few: reading texts ahead is no part of what is measured
 	})
 	if err != nil {
 		return err
@@ -317,13 +318,14 @@ func (b *bench) scale() error {
 	}
 	fmt.Printf("\nscale: ready after %v with %d mailboxes, %.0f MB\n", w.ready, b.mailers, w.memory("VmRSS"))
 	began := time.Now()
-	clients, err := w.idlers(b.mailers, b.mailers)
+	clients, err := w.idlers(b.mailers, b.mailers, 64)
 	if err != nil {
 		return err
 	}
-	opened := time.Since(began)
-	w.quiet(5*time.Second, 2*time.Minute)
-	settled := w.memory("VmRSS")
+	opened, openCPU, openCalls := time.Since(began), w.cpu(), w.sim.CountRequests(nil)
+	fmt.Printf("scale: all have logged in and idle after %v, %v of processor time and %d requests of Graph\n", opened.Round(100*time.Millisecond), openCPU, openCalls)
+	w.quiet(5*time.Second, 3*time.Minute)
+	settled, files := w.memory("VmRSS"), w.files()
 
 	var mu sync.Mutex
 	var lags []time.Duration
@@ -348,8 +350,12 @@ func (b *bench) scale() error {
 			}
 		})
 	}
+	quietCPU, quietFrom := w.cpu(), time.Now()
 	w.sim.ResetRequests()
-	cpu, start := w.cpu(), time.Now()
+	time.Sleep(10 * time.Second)
+	quiet := fmt.Sprintf("%.0f %% of one core, %.0f", 100*(w.cpu()-quietCPU).Seconds()/time.Since(quietFrom).Seconds(), float64(w.sim.CountRequests(nil))/time.Since(quietFrom).Seconds())
+	w.sim.ResetRequests()
+	cpu, simulator, start, wrote := w.cpu(), ownCPU(), time.Now(), w.written()
 	tick := time.NewTicker(time.Minute / time.Duration(perMinute*len(clients)))
 	defer tick.Stop()
 	delivered := 0
@@ -369,14 +375,18 @@ func (b *bench) scale() error {
 		w.sim.DeliverMessage(userName(i), message(2_000_000+delivered))
 	}
 	took := time.Since(start)
-	used := w.cpu() - cpu
+	used, usedBySim, wrote := w.cpu()-cpu, ownCPU()-simulator, w.written()-wrote
 	if err := <-accepted; err != nil {
 		return err
 	}
 	requests := w.sim.CountRequests(nil)
 	polls := w.sim.CountRequests(func(r graphsim.Request) bool { return strings.HasSuffix(r.Template, "/delta") })
 	time.Sleep(7 * time.Second)
-	sent := len(w.sim.Delivered())
+	sent, throughs := 0, map[string]bool{}
+	for _, d := range w.sim.Delivered() {
+		sent++
+		throughs[d.Sender] = true
+	}
 	for _, c := range clients {
 		c.close()
 	}
@@ -391,15 +401,42 @@ func (b *bench) scale() error {
 		return ms(lags[min(len(lags)-1, int(q*float64(len(lags))))])
 	}
 	table(fmt.Sprintf("%d mailboxes, each with a client in IDLE, %d messages a minute in and as many out, for %v", b.mailers, perMinute, took.Round(time.Second)), []string{"", ""}, [][]string{
-		{"log-in, first listing and IDLE of all", opened.Round(time.Millisecond).String()},
+		{"log-in, first listing and IDLE of all", fmt.Sprintf("%v, %v of processor time, %d requests of Graph", opened.Round(time.Millisecond), openCPU, openCalls)},
 		{"memory when quiet / at the end / peak", fmt.Sprintf("%.0f / %.0f / %.0f MB", settled, w.memory("VmRSS"), w.memory("VmHWM"))},
-		{"processor time", fmt.Sprintf("%v, %.0f %% of one core", used, 100*used.Seconds()/took.Seconds())},
+		{"open files when quiet", fmt.Sprint(files)},
+		{"processor time and requests of Graph a second when quiet", quiet},
+		{"processor time under load", fmt.Sprintf("%v, %.0f %% of one core; the simulator and the clients %v", used, 100*used.Seconds()/took.Seconds(), usedBySim.Round(10*time.Millisecond))},
+		{"written to disk under load", fmt.Sprintf("%.0f MB", wrote)},
 		{"requests of Graph a second, of these polls", fmt.Sprintf("%.0f, %.0f", float64(requests)/took.Seconds(), float64(polls)/took.Seconds())},
 		{"messages delivered / told", fmt.Sprintf("%d / %d", delivered, len(lags))},
 		{"from delivery to EXISTS: median, 95 %, longest", at(0.5) + ", " + at(0.95) + ", " + at(1)},
-		{"messages submitted and sent", fmt.Sprint(sent)},
+		{"messages submitted and sent", fmt.Sprintf("%d, by %d mailboxes", sent, len(throughs))},
 	})
 	return nil
+}
+
+// files counts what the process has open.
+func (w *world) files() int {
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+// written returns how many MB the process has given to the disk.
+func (w *world) written() float64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", w.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	for l := range strings.SplitSeq(string(b), "\n") {
+		if n, ok := strings.CutPrefix(l, "write_bytes: "); ok {
+			bytes, _ := strconv.ParseFloat(n, 64)
+			return bytes / 1e6
+		}
+	}
+	return 0
 }
 
 // submitAll submits mail of all mailboxes in turn, evenly, over some connections.
