@@ -364,6 +364,16 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 	return false, nil
 }
 
+// Filed reports whether a message that Exchange has taken can be found in the mailbox.
+func (s *sender) Filed(ctx context.Context, sub *store.Submission) (bool, error) {
+	a, err := s.account(sub.Mailbox)
+	if err != nil {
+		return false, err
+	}
+	found, err := s.searchIn(graph.WithLane(ctx, graph.Sending), a, "", sub.MessageID, partMark(sub.ID, 0))
+	return len(found) > 0, err
+}
+
 // search returns the messages anywhere in the mailbox, drafts too, that carry the
 // Message-ID and the mark of the job's current part. Message-ID alone proves nothing:
 // a mailer may submit one message to several envelopes, and a client may have filed

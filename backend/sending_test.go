@@ -410,3 +410,20 @@ func recipientAddresses(env *Envelope) []string {
 	}
 	return out
 }
+
+// Filed tells whether Exchange has filed the copy of a message, by its mark.
+func TestFiled(t *testing.T) {
+	for _, delay := range []time.Duration{0, time.Hour} {
+		sim, url := newSim(t, graphsim.Options{SentItemsDelay: delay})
+		b, _ := start(t, testConfig(t, url, t.TempDir()))
+		sim.AddMessage(alice, "sentitems", []byte("From: alice@contoso.example\r\nMessage-ID: <same@x>\r\n\r\nthe client's own copy\r\n"), graphsim.MessageSpec{})
+		id, err := submit(t, b, loginOf(t, b, alice), envelope(bob), "From: alice@contoso.example\nMessage-ID: <same@x>\n\nbody\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := settledRow(t, b, id)
+		if filed, err := (&sender{b}).Filed(t.Context(), row); err != nil || filed != (delay == 0) {
+			t.Errorf("with a delay of %v: filed %v, %v", delay, filed, err)
+		}
+	}
+}

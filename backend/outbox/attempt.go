@@ -77,6 +77,9 @@ func (q *Queue) claim(ctx context.Context, id string) (*store.Submission, error)
 // the message may be sent (again) now; if not, when to look again.
 func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due time.Time) {
 	job.progress.EverUnclear = true
+	if job.progress.Since == 0 {
+		job.progress.Since = time.Now().Unix() // a process has died; when exactly matters little
+	}
 	found, err := q.opts.Sender.Find(ctx, job)
 	switch {
 	case err != nil:
@@ -99,6 +102,11 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 	if n := job.progress.Looks; n < len(q.opts.Looks) {
 		return false, q.put(it, job, store.StateUnclear, q.opts.Looks[n], nil, false)
 	}
+	if wait := q.behind(ctx, job); wait > 0 {
+		job.progress.Behind++
+		q.log.Info("message not found sent yet, copies of others are late, too", "queue_id", job.ID, "mailbox", job.Mailbox, "wait", wait.Round(time.Second))
+		return false, q.put(it, job, store.StateUnclear, wait, nil, false)
+	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
 	if !time.Now().Before(job.Expires) {
 		return false, q.failed(it, job, &Error{Outcome: Temporary, Status: "4.4.0", Text: job.progress.Why})
@@ -110,6 +118,50 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		return false, q.put(it, job, store.StateUnclear, q.backoff(n), nil, false)
 	}
 	return true, time.Time{}
+}
+
+// behind says how much longer a message that is not to be found should be looked for because Exchange files copies late
+// in the mailbox. What it has taken lately tells: how long it may take is not documented. Without anything to compare with
+// the looks must do.
+func (q *Queue) behind(ctx context.Context, job *Job) time.Duration {
+	p := &job.progress
+	if p.Behind >= maxBehind || p.Caught || p.Draft != "" { // a draft that is still there is unsent
+		return 0
+	}
+	other, err := q.lastSent(ctx, job.Mailbox)
+	if err != nil {
+		q.log.Warn("outbox not read", "err", err)
+	}
+	if other == nil {
+		return 0
+	}
+	filed, err := q.opts.Sender.Filed(ctx, other)
+	switch {
+	case err != nil:
+		q.log.Info("cannot tell whether copies are late", "mailbox", job.Mailbox, "err", err)
+		return behindWait
+	case !filed:
+		return behindWait
+	case p.Behind == 0:
+		return 0
+	}
+	// It took the other one until now; this one is given as long.
+	p.Caught = true
+	return min(time.Unix(p.Since, 0).Sub(other.Updated), maxBehind*behindWait)
+}
+
+// lastSent returns the latest message that Exchange has taken from the mailbox and whose copy should be there by now, nil
+// if there is none.
+func (q *Queue) lastSent(ctx context.Context, mailbox string) (last *store.Submission, err error) {
+	rows, err := q.store.List(ctx, store.Filter{Mailbox: mailbox, States: []store.State{store.StateSent}, Newest: true, Limit: 20})
+	for i := range rows {
+		r := &rows[i]
+		age := time.Since(r.Updated)
+		if !r.DropCopy && age >= filedWithin && age <= filedEver && (last == nil || r.Updated.After(last.Updated)) {
+			last = r
+		}
+	}
+	return last, err
 }
 
 // put writes a waiting state and returns when it ends. Only what went to Exchange
@@ -218,6 +270,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	case Unclear:
 		log.Warn("message may have been sent, will look for it")
 		job.progress.EverUnclear, job.progress.Looks, job.progress.Rested = true, 0, false
+		job.progress.Since, job.progress.Behind, job.progress.Caught = now.Unix(), 0, false
 		job.progress.Why = e.say()
 		q.tellDelay(job, e)
 		return q.put(it, job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)

@@ -31,6 +31,9 @@ type Sender interface {
 	// attempt ended unclearly has left after all. If so it calls job.PartDone.
 	Find(ctx context.Context, job *Job) (bool, error)
 
+	// Filed reports whether a message that Exchange has taken can be seen in its mailbox.
+	Filed(ctx context.Context, sub *store.Submission) (bool, error)
+
 	// RemoveDrafts removes drafts that a message given up may have left in the mailbox.
 	RemoveDrafts(ctx context.Context, job *Job) error
 

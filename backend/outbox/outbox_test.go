@@ -34,6 +34,10 @@ type exchange struct {
 	removed, cleaned      []string
 	running               map[string]int
 	most                  map[string]int
+	lag                   time.Duration // until what was sent can be seen by Find and Filed
+	sentAt                map[string]time.Time
+	fileds                int // calls of Filed
+	filedErr              error
 }
 
 type step struct {
@@ -44,7 +48,7 @@ type step struct {
 }
 
 func newExchange(script ...step) *exchange {
-	return &exchange{script: script, sent: map[string]int{}, visible: map[string]bool{}, running: map[string]int{}, most: map[string]int{}}
+	return &exchange{script: script, sent: map[string]int{}, visible: map[string]bool{}, running: map[string]int{}, most: map[string]int{}, sentAt: map[string]time.Time{}}
 }
 
 func (x *exchange) Delay(string) time.Duration {
@@ -94,6 +98,7 @@ func (x *exchange) Send(ctx context.Context, job *Job) error {
 			}
 		}
 		x.sent[job.ID]++
+		x.sentAt[job.ID] = time.Now()
 		x.visible[job.ID] = st.hidden == 0
 	}
 	return st.err
@@ -106,6 +111,9 @@ func (x *exchange) Find(ctx context.Context, job *Job) (bool, error) {
 	if x.findErr != nil {
 		return false, x.findErr
 	}
+	if x.lag > 0 && time.Since(x.sentAt[job.ID]) < x.lag {
+		return false, nil
+	}
 	if !x.visible[job.ID] {
 		if x.sent[job.ID] > 0 {
 			x.visible[job.ID] = true // at the next look
@@ -113,6 +121,13 @@ func (x *exchange) Find(ctx context.Context, job *Job) (bool, error) {
 		return false, nil
 	}
 	return true, job.PartDone(ctx)
+}
+
+func (x *exchange) Filed(_ context.Context, sub *store.Submission) (bool, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.fileds++
+	return x.sent[sub.ID] > 0 && time.Since(x.sentAt[sub.ID]) >= x.lag, x.filedErr
 }
 
 func (x *exchange) Notify(_ context.Context, _ *Job, n Notice) error {

@@ -15,6 +15,9 @@ type progress struct {
 	Ready       bool   `json:"ready,omitempty"`    // the draft is complete; sending it may have been tried
 	Drafting    bool   `json:"drafting,omitempty"` // a draft may have been made that Draft does not name
 	Looks       int    `json:"looks,omitempty"`    // since the last unclear end
+	Since       int64  `json:"since,omitempty"`    // of the last unclear end, in Unix seconds
+	Behind      int    `json:"behind,omitempty"`   // looks more, because copies of other messages come late
+	Caught      bool   `json:"caught,omitempty"`   // these copies have come
 	Rested      bool   `json:"rested,omitempty"`   // the wait behind the looks is over
 	LookErrs    int    `json:"lookErrs,omitempty"` // looks that failed
 	EverUnclear bool   `json:"unclear,omitempty"`

@@ -16,6 +16,16 @@ var retryWaits = []time.Duration{
 // after it has taken the message.
 var lookWaits = []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
 
+// Where the copies of other messages are missing too, a message is looked for again after behindWait, at most maxBehind
+// times: someone may have deleted them. Such another message was sent between filedWithin and filedEver ago: most copies
+// are there in seconds, and older ones tell nothing of today, or were cleared away.
+const (
+	behindWait  = time.Minute
+	maxBehind   = 6
+	filedWithin = 10 * time.Second
+	filedEver   = 30 * time.Minute
+)
+
 // backoff returns the wait behind the given number of attempts, a little spread so
 // that what failed together does not come back together.
 func (q *Queue) backoff(attempts int) time.Duration {

@@ -1,6 +1,7 @@
 package outbox
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -50,6 +51,69 @@ func TestUnclearWithoutEnd(t *testing.T) {
 			t.Errorf("waits %v", waits)
 		}
 	})
+}
+
+// Where Exchange files copies late, which is seen by those of other messages, a message that was perhaps sent is looked for
+// until these are there. Where it does not, or nothing tells, nothing waits for it.
+func TestSentItemsBehind(t *testing.T) {
+	looks := []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
+	const quick, never = 19 * time.Second, 24 * time.Hour
+	for _, tt := range []struct {
+		name    string
+		lag     time.Duration
+		before  time.Duration // another message is sent so long before; 0 for none
+		arrives bool
+		err     error // of asking for the other one
+		total   int   // of the one message
+		repeat  time.Duration
+	}{
+		{"filed late, and sent", 2 * time.Minute, time.Minute, true, nil, 1, 0},
+		{"filed late, and not sent", 2 * time.Minute, time.Minute, false, nil, 1, 2 * time.Minute},
+		{"filed at once, not sent", 0, time.Minute, false, nil, 1, quick},
+		{"filed within seconds, not sent", 5 * time.Second, time.Minute, false, nil, 1, quick},
+		{"filed within seconds, sent", 5 * time.Second, time.Minute, true, nil, 1, 0},
+		{"nothing to compare with", 0, 0, false, nil, 1, quick},
+		{"the other one is too old to tell", time.Hour, 40 * time.Minute, false, nil, 1, quick},
+		{"never filed at all", never, time.Minute, false, nil, 1, 6 * time.Minute},
+		{"cannot ask", 2 * time.Minute, time.Minute, false, errors.New("away"), 1, 6 * time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			x := newExchange()
+			bubble(t, x, Options{Looks: looks}, func(r *rig) {
+				t := r.t
+				x.lag, x.filedErr = tt.lag, tt.err
+				if tt.before > 0 {
+					if _, err := r.submit(0); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(tt.before)
+				}
+				x.mu.Lock()
+				x.script = []step{{err: unclear, arrives: tt.arrives}}
+				x.calls = nil
+				x.mu.Unlock()
+				began := time.Now()
+				id, err := r.submit(0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				if n, s := x.sent[id], r.row(id).State; n != tt.total || s != store.StateSent {
+					t.Errorf("sent %d times, %s", n, s)
+				}
+				calls := x.called()
+				if tt.repeat == 0 && len(calls) != 1 || tt.repeat > 0 && len(calls) != 2 {
+					t.Fatalf("%d attempts", len(calls))
+				}
+				if tt.repeat > 0 {
+					if after := calls[1].Sub(began); after < tt.repeat-time.Second || after > tt.repeat+time.Minute || tt.repeat == quick && after > quick {
+						t.Errorf("repeated after %v", after)
+					}
+				}
+			})
+		})
+	}
 }
 
 // A message that was being sent when the process died is looked for also when somebody has held and released it since.
