@@ -75,6 +75,11 @@ func NewMetrics(version string) *Metrics {
 	for _, o := range []string{"sent", "deferred", "postponed", "unclear", "bounced", "refused"} {
 		m.sends.WithLabelValues(o)
 	}
+	for _, p := range []string{"smtp", "imap", "admin"} {
+		for _, o := range []string{"ok", "wrong", "locked"} {
+			m.logins.WithLabelValues(p, o)
+		}
+	}
 	m.bodies.WithLabelValues("cache")
 	m.bodies.WithLabelValues("graph")
 	return m
@@ -109,8 +114,9 @@ func (m *Metrics) Observer() backend.Observer {
 
 func (m *Metrics) call(mailbox string, status int) {
 	m.calls.WithLabelValues(mailbox).Inc()
+	throttled := m.throttled.WithLabelValues(mailbox) // at 0 from the first call on, so that the first refusal is an increase
 	if status == http.StatusTooManyRequests {
-		m.throttled.WithLabelValues(mailbox).Inc()
+		throttled.Inc()
 	}
 }
 

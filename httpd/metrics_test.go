@@ -91,6 +91,10 @@ func TestAlarmsAndDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	tests, err := os.ReadFile("../deploy/prometheus/rules_test.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	docs, err := os.ReadFile("../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
@@ -100,6 +104,9 @@ func TestAlarmsAndDashboard(t *testing.T) {
 		alarms = append(alarms, string(m[1]))
 		if !bytes.Contains(docs, []byte("| `"+string(m[1])+"` |")) {
 			t.Errorf("docs/metrics.md does not explain %s", m[1])
+		}
+		if silent, loud := bytes.Contains(tests, []byte("alertname: "+string(m[1])+", exp_alerts: []")), bytes.Contains(tests, []byte("alertname: "+string(m[1])+"\n        exp_alerts:\n")); !loud || !silent && string(m[1]) != "PosternCertificateEnds" {
+			t.Errorf("rules_test.yml does not test %s where it is silent and where it is not", m[1])
 		}
 	}
 	for _, m := range regexp.MustCompile("\\| `(Postern\\w+)` \\|").FindAllSubmatch(docs, -1) {
@@ -144,6 +151,9 @@ func TestPromtool(t *testing.T) {
 	}
 	if out, err := exec.Command(promtool, "check", "rules", "../deploy/prometheus/rules.yml").CombinedOutput(); err != nil {
 		t.Errorf("check rules: %v\n%s", err, out)
+	}
+	if out, err := exec.Command(promtool, "test", "rules", "../deploy/prometheus/rules_test.yml").CombinedOutput(); err != nil {
+		t.Errorf("test rules: %v\n%s", err, out)
 	}
 	w := newWorld(t, nil)
 	observe(w)
