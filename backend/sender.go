@@ -410,7 +410,7 @@ func (s *sender) searchIn(ctx context.Context, a *Account, folder, messageID, wa
 	}
 	var found []graph.Message
 	for _, m := range candidates {
-		got := strings.TrimSpace(m.Extended[mark])
+		got := strings.TrimSpace(m.Property(mark))
 		if got == "" {
 			if got, err = s.readMark(ctx, a, m.ID); err != nil {
 				return nil, fmt.Errorf("look for message: %w", err)

@@ -151,7 +151,7 @@ func (c *Client) FolderSizes(ctx context.Context, ids []string) (map[string]int6
 		if err := json.Unmarshal(r.Body, &row); err != nil {
 			return nil, &transportError{op, err}
 		}
-		if n, err := strconv.ParseInt(row.Extended[PropFolderSize], 10, 64); err == nil && n >= 0 {
+		if n, err := strconv.ParseInt(row.Property(PropFolderSize), 10, 64); err == nil && n >= 0 {
 			sizes[ids[i]] = n
 		}
 	}

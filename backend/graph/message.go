@@ -3,6 +3,7 @@ package graph
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -71,9 +72,7 @@ type Message struct {
 	To, Cc, Bcc       *[]Recipient
 	ReplyTo           *[]Recipient
 
-	// Extended holds the extended properties of the answer by parsed id; what is not set on the message is not there.
-	// Nil when none were in the row.
-	Extended map[PropertyID]string
+	extended map[PropertyID]string // by folded id; Property reads it
 }
 
 type messageJSON struct {
@@ -147,13 +146,13 @@ func (j *messageJSON) message() Message {
 		m.Flag = j.Flag.FlagStatus
 	}
 	if j.Extended != nil {
-		m.Extended = make(map[PropertyID]string, len(j.Extended))
+		m.extended = make(map[PropertyID]string, len(j.Extended))
 		for _, p := range j.Extended {
 			id, err := ParsePropertyID(p.ID)
 			if err != nil {
 				continue // not one we could have asked for
 			}
-			m.Extended[id] = p.Value
+			m.extended[id.folded()] = p.Value
 		}
 	}
 	return m
@@ -195,14 +194,21 @@ func (m *Message) Merge(row Message) {
 	take(&m.Cc, row.Cc)
 	take(&m.Bcc, row.Bcc)
 	take(&m.ReplyTo, row.ReplyTo)
-	if row.Extended != nil {
-		if m.Extended == nil {
-			m.Extended = make(map[PropertyID]string, len(row.Extended))
+	if row.extended != nil {
+		if m.extended == nil {
+			m.extended = make(map[PropertyID]string, len(row.extended))
 		}
-		for id, v := range row.Extended {
-			m.Extended[id] = v
-		}
+		maps.Copy(m.extended, row.extended)
 	}
+}
+
+// Property returns the value of an extended property that was asked for, "" when it is not set on the message.
+func (m *Message) Property(id PropertyID) string { return m.extended[id.folded()] }
+
+// HasProperty reports whether the answer had the extended property.
+func (m *Message) HasProperty(id PropertyID) bool {
+	_, ok := m.extended[id.folded()]
+	return ok
 }
 
 func take[T any](dst **T, src *T) {

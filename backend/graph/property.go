@@ -14,7 +14,7 @@ type PropertyID struct {
 	Type string // in Graph's spelling: Integer, String, SystemTime, ...
 	Tag  uint32 // of an untagged-set property, or the number of a named one when Set is given and Name is not
 	Set  string // property set as {lower-case guid}, empty for tagged properties
-	Name string // of a named property; its case counts
+	Name string // of a named property
 }
 
 // Properties that a mail bridge needs. Types matter: the answer has the type that was asked for.
@@ -117,6 +117,13 @@ func parseGUID(s string) (string, error) {
 		}
 	}
 	return "{" + strings.ToLower(g) + "}", nil
+}
+
+// folded returns the id that answers are compared by. The service is not known to change the case of a name, but Exchange
+// keeps those of header fields in lower case (MS-OXCPRPT section 3.2.5.9), and nobody promises that it tells the case it was asked with.
+func (p PropertyID) folded() PropertyID {
+	p.Name = strings.ToLower(p.Name)
+	return p
 }
 
 // String returns the id as requests carry it.

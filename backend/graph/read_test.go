@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"reflect"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -230,16 +229,18 @@ func TestMessageRow(t *testing.T) {
 	err := json.Unmarshal([]byte(`{"@odata.type":"#microsoft.graph.eventMessage","id":"x","changeKey":"k","receivedDateTime":"2026-01-01T00:00:00Z",
 		"subject":null,"from":{"emailAddress":{"name":"A","address":"a@b"}},"toRecipients":[{"emailAddress":{"address":"c@d"}}],"flag":{},
 		"singleValueExtendedProperties":[{"id":"Integer 0xe08","value":"12"},{"id":"String 0x7d","value":"h"},{"id":"odd","value":"x"},
-		{"id":"String {00020386-0000-0000-C000-000000000046} Name X-Foo","value":"v"}]}`), &m)
+		{"id":"String {00020386-0000-0000-C000-000000000046} Name x-foo","value":"v"}]}`), &m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.Subject != nil || m.Flag != nil || *m.Received != time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) || *m.From != (Recipient{"A", "a@b"}) || (*m.To)[0].Address != "c@d" {
 		t.Errorf("%+v", m)
 	}
-	want := map[PropertyID]string{PropSize: "12", PropTransportHeaders: "h", InternetHeader("X-Foo"): "v"}
-	if !reflect.DeepEqual(m.Extended, want) {
-		t.Errorf("extended %v", m.Extended)
+	// Another case than was asked for is no other property.
+	for id, want := range map[PropertyID]string{PropSize: "12", PropTransportHeaders: "h", InternetHeader("X-Foo"): "v", InternetHeader("x-FOO"): "v", PropFlags: ""} {
+		if got := m.Property(id); got != want || m.HasProperty(id) != (want != "") {
+			t.Errorf("%s = %q, want %q", id, got, want)
+		}
 	}
 }
 

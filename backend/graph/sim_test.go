@@ -141,7 +141,7 @@ func TestEveryCall(t *testing.T) {
 	}
 	m, err = c.Message(ctx, m.ID, graph.ListOptions{Select: []string{"isRead", "flag", "categories", "internetMessageId", "from", "toRecipients"}, Expand: []graph.PropertyID{graph.PropSize, own}})
 	check("read", err)
-	if !*m.IsRead || *m.Flag != graph.FlagFlagged || (*m.Categories)[0] != "red" || *m.InternetMessageID != "<json@x>" || m.Extended[own] != "1" || m.Extended[graph.PropSize] == "" {
+	if !*m.IsRead || *m.Flag != graph.FlagFlagged || (*m.Categories)[0] != "red" || *m.InternetMessageID != "<json@x>" || m.Property(own) != "1" || m.Property(graph.PropSize) == "" {
 		t.Errorf("read back %+v", m)
 	}
 	unread, flag := false, graph.FlagNone
@@ -207,7 +207,7 @@ func TestEveryCall(t *testing.T) {
 		OrderBy: "receivedDateTime desc", PageSize: 7}, "", func(page []graph.Message, _ string) error {
 		for _, m := range page {
 			list = append(list, m.ID)
-			if m.Extended[graph.PropSize] == "" || m.Extended[graph.PropTransportHeaders] == "" {
+			if m.Property(graph.PropSize) == "" || m.Property(graph.PropTransportHeaders) == "" {
 				t.Errorf("row %+v", m)
 			}
 		}

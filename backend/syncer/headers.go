@@ -139,7 +139,7 @@ func (s *Syncer) headersOf(ctx context.Context, msgs []store.Message, exact bool
 			switch {
 			case res.Err == nil && res.Message != nil:
 				row := store.HeaderRow{ID: part[i].ID}
-				if _, ok := res.Message.Extended[graph.PropTransportHeaders]; ok || !exact {
+				if res.Message.HasProperty(graph.PropTransportHeaders) || !exact {
 					row.Header = headerOf(res.Message)
 				} else {
 					absent = append(absent, part[i])
@@ -235,7 +235,7 @@ func (s *Syncer) headerPageBackground(ctx context.Context, row *store.Folder) (d
 
 // headerOf returns the message's header block, ended by a blank line.
 func headerOf(m *graph.Message) []byte {
-	if text, ok := m.Extended[graph.PropTransportHeaders]; ok && strings.TrimSpace(text) != "" {
+	if text := m.Property(graph.PropTransportHeaders); strings.TrimSpace(text) != "" {
 		return headerBlock(text)
 	}
 	return madeHeader(m)
@@ -309,8 +309,8 @@ func madeHeader(m *graph.Message) []byte {
 	if m.InternetMessageID != nil {
 		field("Message-ID", *m.InternetMessageID)
 	}
-	field("In-Reply-To", m.Extended[graph.PropInReplyTo])
-	field("References", m.Extended[graph.PropReferences])
+	field("In-Reply-To", m.Property(graph.PropInReplyTo))
+	field("References", m.Property(graph.PropReferences))
 	b.WriteString("\r\n")
 	return b.Bytes()
 }

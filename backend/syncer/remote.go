@@ -106,7 +106,7 @@ func estimate(stored int64) int64 {
 }
 
 func integer(m *graph.Message, id graph.PropertyID) int {
-	n, err := strconv.Atoi(m.Extended[id])
+	n, err := strconv.Atoi(m.Property(id))
 	if err != nil {
 		return 0
 	}
