@@ -25,6 +25,7 @@ type death struct {
 
 	mu    sync.Mutex
 	at    int
+	later bool // steps do not count before begin
 	steps []string
 	dead  chan struct{}
 }
@@ -35,12 +36,21 @@ func (d *death) step(name string) error {
 	if d.isDead() {
 		return errDead
 	}
+	if d.later {
+		return nil
+	}
 	if len(d.steps) == d.at {
 		close(d.dead)
 		return fmt.Errorf("%w before %q", errDead, name)
 	}
 	d.steps = append(d.steps, name)
 	return nil
+}
+
+func (d *death) begin() {
+	d.mu.Lock()
+	d.later = false
+	d.mu.Unlock()
 }
 
 func (d *death) isDead() bool {

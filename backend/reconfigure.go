@@ -156,7 +156,13 @@ func (b *Backend) newAccount(cfg *Config, address string, id store.AccountID) *A
 	a.syncer = syncer.New(syncer.Options{
 		Address: address, Account: id, Graph: a.graph, Store: b.store, Logger: b.log,
 		Changed: a.changed, Gone: a.folderGone, HeadersKept: a.headersKept,
-		Sending: func(messageID string) bool { return b.submissionQueued(address, messageID) },
+		SentMark: graph.InternetHeader(markField),
+		Sending: func(ctx context.Context, messageID, content string) syncer.SendState {
+			return b.sending(ctx, address, messageID, content)
+		},
+		OwnCopy: func(ctx context.Context, m *graph.Message, c store.SentCopy) (bool, error) {
+			return b.ownCopy(ctx, a, m, c)
+		},
 	})
 	return a
 }

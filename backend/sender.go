@@ -72,6 +72,10 @@ func (s *sender) Send(ctx context.Context, job *outbox.Job) error {
 	if err != nil {
 		return err
 	}
+	if job.Content == "" && job.Digest != "" {
+		// With this a client's own copy of it is known, also when the file is gone.
+		job.Content = s.b.contentOf(&job.Submission)
+	}
 	ctx = graph.WithAnswered(ctx, job.SetRequestID)
 	parts := splitRecipients(header, addressesOf(job.Recipients), maxPartRecipients)
 	for job.Part() < len(parts) {

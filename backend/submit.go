@@ -79,31 +79,6 @@ func (b *Backend) runSubmission(ctx context.Context) error {
 	return err
 }
 
-// justSent is how long after sending a client's own copy may still be on its way into
-// Sent Items. A later one is somebody filing an old message, which must be kept.
-const justSent = time.Hour
-
-// submissionQueued reports whether a message with this Message-ID field is on its way
-// through the queue of the mailbox, or was a moment ago: Exchange files its copy itself.
-func (b *Backend) submissionQueued(address, messageID string) bool {
-	if messageID = strings.TrimSpace(messageID); messageID == "" {
-		return false
-	}
-	rows, err := b.store.Outbox().List(context.Background(), store.Filter{
-		Mailbox: address, MessageID: messageID,
-		States: []store.State{store.StateQueued, store.StateSending, store.StateUnclear, store.StateSent},
-	})
-	if err != nil {
-		b.log.Warn("outbox not searched", "mailbox", address, "err", err)
-	}
-	return slices.ContainsFunc(rows, func(r store.Submission) bool {
-		if r.DropCopy {
-			return false // a client that files a copy itself shall have it
-		}
-		return r.State != store.StateSent || time.Since(r.Updated) < justSent
-	})
-}
-
 // Envelope is what MAIL FROM and RCPT TO said.
 type Envelope struct {
 	From       string // the reversePath, "" for <>

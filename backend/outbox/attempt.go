@@ -246,6 +246,7 @@ func (q *Queue) sent(it *item, job *Job) time.Time {
 	}
 	_, err := q.update(q.attempt, "sent", job.ID, func(s *store.Submission) {
 		s.State, s.NextAttempt, s.LastError, s.Wish = store.StateSent, due, "", store.WishNone
+		s.Content = job.Content
 		if job.requestID != "" {
 			s.GraphRequestID = job.requestID
 		}

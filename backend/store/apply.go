@@ -17,7 +17,7 @@ import (
 // back under a new UID, which is right for a draft whose content was edited. A row
 // for an unknown message without Received is only part of a message and is
 // reported in Changes.Unknown. Flags and keywords with a pending local change keep
-// their value. sync may be nil.
+// their value. Messages that Unite has dismissed are passed over. sync may be nil.
 func (s *Store) Apply(ctx context.Context, folder FolderID, upserts []Remote, removes []GraphID, sync *SyncUpdate) (Changes, error) {
 	return s.inFolder(ctx, "apply changes", folder, func(ft *folderTx) error {
 		if err := ft.apply(upserts, removes); err != nil {
@@ -76,10 +76,21 @@ func (ft *folderTx) apply(upserts []Remote, removes []GraphID) error {
 			delete(have, id)
 		}
 	}
+	var dismissed map[GraphID]bool
+	asked := false
 	for i := range upserts {
 		r := &upserts[i]
 		e := have[r.GraphID]
 		if e == nil {
+			if !asked {
+				if dismissed, err = ft.dismissed(); err != nil {
+					return err
+				}
+				asked = true
+			}
+			if dismissed[r.GraphID] {
+				continue
+			}
 			if r.Received == nil {
 				if !slices.Contains(ft.ch.Unknown, r.GraphID) {
 					ft.ch.Unknown = append(ft.ch.Unknown, r.GraphID)

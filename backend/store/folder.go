@@ -186,6 +186,8 @@ func (s *Store) DeleteFolder(ctx context.Context, id FolderID) error {
 			{"DELETE FROM headers WHERE message BETWEEN ? AND ?", []any{first, last}},
 			{"DELETE FROM messages WHERE id BETWEEN ? AND ?", []any{first, last}},
 			{"DELETE FROM removed WHERE folder = ?", []any{int64(id)}},
+			{"DELETE FROM sent_copies WHERE message BETWEEN ? AND ?", []any{first, last}},
+			{"DELETE FROM dismissed WHERE folder = ?", []any{int64(id)}},
 			{"DELETE FROM folders WHERE id = ?", []any{int64(id)}},
 		} {
 			if _, err := t.exec(step.query, step.args...); err != nil {

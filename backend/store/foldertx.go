@@ -175,7 +175,7 @@ func (e *entry) shows() bool {
 
 // differs reports whether there is something to tell to whoever holds a copy.
 func (e *entry) differs() bool {
-	return e.shows() || !e.Received.Equal(e.old.Received) || !e.Sent.Equal(e.old.Sent) ||
+	return e.shows() || e.GraphID != e.old.GraphID || !e.Received.Equal(e.old.Received) || !e.Sent.Equal(e.old.Sent) ||
 		e.Size != e.old.Size || e.SizeExact != e.old.SizeExact ||
 		e.InternetMessageID != e.old.InternetMessageID || e.ThreadID != e.old.ThreadID ||
 		e.HasHeader != e.old.HasHeader || e.HeaderAbsent != e.old.HeaderAbsent || e.HasBody != e.old.HasBody

@@ -79,7 +79,7 @@ func (o *Outbox) Close() error {
 func (o *Outbox) SpoolDir() string { return filepath.Join(o.dir, "spool") }
 
 const submissionColumns = `id, state, claimed_from, mailbox, login, remote_addr, envelope_from, recipients, recipient_search,
-	dsn_ret, dsn_envid, message_id, mark, size, spool, attempts, next_attempt, created, updated, expires,
+	dsn_ret, dsn_envid, message_id, content, size, spool, attempts, next_attempt, created, updated, expires,
 	last_error, hold_reason, graph_request_id, delay_notified,
 	progress, wish, subject, digest, gather_until, drop_copy, unanswered`
 
@@ -88,7 +88,7 @@ func scanSubmission(scan func(...any) error) (*Submission, error) {
 	var state, claimedFrom, recipients, search string
 	var attempts, next, created, updated, expires, delay, gather, drop, unanswered int64
 	err := scan(&s.ID, &state, &claimedFrom, &s.Mailbox, &s.Login, &s.RemoteAddr, &s.EnvelopeFrom, &recipients, &search,
-		&s.DSN.Ret, &s.DSN.EnvID, &s.MessageID, &s.Mark, &s.Size, &s.Spool, &attempts, &next, &created, &updated, &expires,
+		&s.DSN.Ret, &s.DSN.EnvID, &s.MessageID, &s.Content, &s.Size, &s.Spool, &attempts, &next, &created, &updated, &expires,
 		&s.LastError, &s.HoldReason, &s.GraphRequestID, &delay,
 		&s.Progress, (*string)(&s.Wish), &s.Subject, &s.Digest, &gather, &drop, &unanswered)
 	if err != nil {
@@ -125,7 +125,7 @@ func (s *Submission) values() ([]any, error) {
 		search.WriteString(strings.ToLower(r.Address) + "\n")
 	}
 	return []any{s.ID, string(s.State), string(s.ClaimedFrom), s.Mailbox, s.Login, s.RemoteAddr, s.EnvelopeFrom, string(recipients), search.String(),
-		s.DSN.Ret, s.DSN.EnvID, s.MessageID, s.Mark, s.Size, s.Spool, int64(s.Attempts), millis(s.NextAttempt), millis(s.Created), millis(s.Updated), millis(s.Expires),
+		s.DSN.Ret, s.DSN.EnvID, s.MessageID, s.Content, s.Size, s.Spool, int64(s.Attempts), millis(s.NextAttempt), millis(s.Created), millis(s.Updated), millis(s.Expires),
 		s.LastError, s.HoldReason, s.GraphRequestID, millis(s.DelayNotified),
 		s.Progress, string(s.Wish), s.Subject, s.Digest, millis(s.GatherUntil), flag(s.DropCopy), flag(s.Unanswered)}, nil
 }

@@ -32,7 +32,7 @@ func TestSubmissionRoundTrip(t *testing.T) {
 	sub := Submission{
 		ID: "given", State: StateHeld, ClaimedFrom: StateUnclear, Mailbox: "alice@contoso.example", Login: "alice", RemoteAddr: "192.0.2.7:4711",
 		EnvelopeFrom: "bounce@contoso.example", Recipients: []Recipient{{Address: "Bob@Fabrikam.example", Notify: []string{"SUCCESS", "DELAY"}, Orcpt: "rfc822;x"}, {Address: "carol@fabrikam.example"}},
-		DSN: DSN{Ret: "HDRS", EnvID: "e1"}, MessageID: "<m@contoso.example>", Mark: "mark", Size: 12345, Spool: "spool-1", Attempts: 3,
+		DSN: DSN{Ret: "HDRS", EnvID: "e1"}, MessageID: "<m@contoso.example>", Content: "mark", Size: 12345, Spool: "spool-1", Attempts: 3,
 		NextAttempt: now.Add(time.Minute), Created: now.Add(-time.Minute), Expires: now.Add(time.Hour), LastError: "503", HoldReason: "policy", GraphRequestID: "req", DelayNotified: *now,
 	}
 	got := insert(t, o, sub)

@@ -46,7 +46,7 @@ type Submission struct {
 	DSN          DSN
 
 	MessageID string // Message-ID field
-	Mark      string // reserved
+	Content   string // fingerprint of what the message says, to know a client's copy of it; may be empty
 	Subject   string // only if the configuration wants it in the log
 	Digest    string // of the message as received, to know it again; may be empty
 	Size      int64  // bytes of the spool file

@@ -179,7 +179,7 @@ func checkRows(t *testing.T, s *Store, version int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if unclear.Progress != `{"part":1,"unclear":true}` || unclear.Mark != "" || unclear.Attempts != 3 || len(unclear.Recipients) != 2 ||
+	if unclear.Progress != `{"part":1,"unclear":true}` || unclear.Content != "" || unclear.Attempts != 3 || len(unclear.Recipients) != 2 ||
 		unclear.Recipients[1].Notify[0] != "NEVER" || unclear.EnvelopeFrom != "alice@contoso.example" || unclear.Spool != "000000000unclear.eml" {
 		t.Errorf("the unclear message is %+v", unclear)
 	}

@@ -33,13 +33,8 @@ func (in *Incoming) made() store.Flags {
 	return flags
 }
 
-const (
-	sentWait = 20 * time.Second // for the copy of a message that is just being sent
-	sentPace = 500 * time.Millisecond
-)
-
-// Append makes the message in Graph and in the replica, where the client's own bytes are kept as its text. It answers
-// UID 0 for a message that Postern is still sending: Exchange itself will put the copy into Sent Items.
+// Append makes the message in Graph and in the replica, where the client's own bytes are kept as its text. The client's copy of a
+// message that it sends becomes one with the copy that Exchange files (sentcopy.go).
 //
 // To Drafts goes the MIME text. Elsewhere a message made of MIME would stay a draft for ever (observed, not documented),
 // so it is taken apart and made from JSON.
@@ -53,31 +48,44 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 	if err != nil {
 		return 0, err
 	}
-	if role, _ := s.Role("sentitems"); role == id {
-		if uid, found, err := s.adoptSent(ctx, row, ix, kept, &in); found || err != nil {
+	sent, err := s.sentCopy(id, ix, &in)
+	if err != nil {
+		return 0, err
+	}
+	if sent != nil {
+		if uid, found, err := s.adoptSent(ctx, row, kept, &in, sent); found || err != nil {
 			return uid, err
 		}
 	}
 
-	defer s.hold(id)()
-	made, header, err := s.create(ctx, row, ix, &in)
+	uid, err := s.appendNew(ctx, row, ix, kept, &in, sent)
+	if err == nil && sent != nil {
+		s.settleCopies(context.WithoutCancel(ctx), row)
+	}
+	return uid, err
+}
+
+func (s *Syncer) appendNew(ctx context.Context, row *store.Folder, ix *message.Index, kept []byte, in *Incoming, sent *store.SentCopy) (imap.UID, error) {
+	defer s.hold(row.ID)()
+	made, header, err := s.create(ctx, row, ix, in)
 	if err != nil {
 		return 0, err
 	}
-	remote := remoteOfIncoming(made, ix, &in)
+	remote := remoteOfIncoming(made, ix, in)
 	// The message is in Graph now, so it must get into the replica even when the client hangs up.
-	return s.keepIncoming(context.WithoutCancel(ctx), id, remote, header, kept, &in)
+	return s.keepIncoming(context.WithoutCancel(ctx), row.ID, remote, header, kept, in, sent)
 }
 
-// keepIncoming commits an appended message: the row, its header and the client's bytes, announced as one.
-func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote store.Remote, header, index []byte, in *Incoming) (uid imap.UID, err error) {
+// keepIncoming commits an appended message: the row, its header and the client's bytes, announced as one. sent is nil but for what
+// is the client's copy of a message it sends.
+func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote store.Remote, header, index []byte, in *Incoming, sent *store.SentCopy) (uid imap.UID, err error) {
 	body, err := s.prepareBody(ctx, in.Body, index, true)
 	if err != nil {
 		return 0, err
 	}
 	defer body.discard(ctx)
 	err = s.Commit(func() ([]store.Changes, error) {
-		ch, err := s.o.Store.Apply(ctx, id, []store.Remote{remote}, nil, nil)
+		ch, err := s.applyIncoming(ctx, id, remote, sent)
 		if err != nil {
 			return nil, err
 		}
@@ -107,6 +115,13 @@ func (s *Syncer) keepIncoming(ctx context.Context, id store.FolderID, remote sto
 		return []store.Changes{ch, kept}, nil
 	})
 	return uid, err
+}
+
+func (s *Syncer) applyIncoming(ctx context.Context, id store.FolderID, remote store.Remote, sent *store.SentCopy) (store.Changes, error) {
+	if sent == nil {
+		return s.o.Store.Apply(ctx, id, []store.Remote{remote}, nil, nil)
+	}
+	return s.o.Store.ApplySentCopy(ctx, id, remote, *sent)
 }
 
 // inFolder returns the message with a Graph id in one folder.
@@ -401,91 +416,4 @@ func openAt(open func() (io.Reader, error)) func(int64) (io.ReadCloser, error) {
 		}
 		return io.NopCloser(r), nil
 	}
-}
-
-// adoptSent looks whether the message is the client's own copy of one that Postern has sent, whose copy Exchange has put
-// into Sent Items by itself. If so that copy becomes the appended message, with the client's bytes as its text.
-func (s *Syncer) adoptSent(ctx context.Context, row *store.Folder, ix *message.Index, index []byte, in *Incoming) (uid imap.UID, found bool, err error) {
-	env := ix.Root.Envelope
-	if env == nil || env.MessageID == "" {
-		return 0, false, nil
-	}
-	if !s.o.Sending(env.MessageID) {
-		return 0, false, nil // an old message being filed: the client means a copy of its own
-	}
-	deadline := time.Now().Add(sentWait)
-	for {
-		m, err := s.findSent(ctx, row, env)
-		if err != nil {
-			return 0, false, err
-		}
-		if m != nil {
-			uid, err := s.adopt(ctx, row, m, index, in)
-			return uid, true, err
-		}
-		if time.Now().After(deadline) {
-			return 0, true, nil
-		}
-		select {
-		case <-ctx.Done():
-			return 0, false, ctx.Err()
-		case <-time.After(sentPace):
-		}
-	}
-}
-
-// findSent looks for a message of this Message-ID and subject among the sent ones.
-func (s *Syncer) findSent(ctx context.Context, row *store.Folder, env *message.Envelope) (*graph.Message, error) {
-	o := fullOptions
-	o.Select = append([]string{"subject"}, o.Select...)
-	o.Filter = messageIDFilter(env.MessageID)
-	o.PageSize = 10
-	want := subjectKey(message.DecodeWords(env.Subject))
-	var hit *graph.Message
-	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, "", func(page []graph.Message, _ string) error {
-		for i := range page {
-			if page[i].Subject == nil && want == "" || page[i].Subject != nil && subjectKey(*page[i].Subject) == want {
-				hit = &page[i]
-				return errEnough
-			}
-		}
-		return nil
-	})
-	if err != nil && !isEnough(err) {
-		return nil, fmt.Errorf("look for the sent copy: %w", err)
-	}
-	return hit, nil
-}
-
-// subjectKey brings subjects that differ only in folding and blanks together.
-func subjectKey(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-func (s *Syncer) adopt(ctx context.Context, row *store.Folder, m *graph.Message, index []byte, in *Incoming) (imap.UID, error) {
-	remote := remoteOf(m, true)
-	have, err := s.inFolder(ctx, row.ID, remote.GraphID)
-	known := err == nil
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return 0, err
-	}
-	if in.Flags&store.FlagSeen != 0 && remote.Flags&store.FlagSeen == 0 {
-		s.writing(m.ID)
-		read, err := s.o.Graph.Update(ctx, m.ID, graph.Update{IsRead: new(true)})
-		s.written(m.ID, read, properties{flags: store.FlagSeen})
-		if err != nil {
-			return 0, err
-		}
-		remote.Flags |= store.FlagSeen
-	}
-	if known {
-		// Clients may have changed its flags since it was read.
-		remote.FlagsMask &= in.Flags & store.FlagSeen
-		remote.Keywords = nil
-	}
-	ctx = context.WithoutCancel(ctx)
-	if known && have.HasBody {
-		// Its text was read by somebody already: those bytes stay.
-		_, err := s.apply(ctx, row.ID, []store.Remote{remote}, nil, nil)
-		return have.UID, err
-	}
-	return s.keepIncoming(ctx, row.ID, remote, nil, index, in)
 }

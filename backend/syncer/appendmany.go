@@ -19,6 +19,7 @@ type making struct {
 	kept   []byte // index, as it is stored
 	made   *graph.Message
 	header []byte
+	sent   *store.SentCopy // nil unless it is the client's copy of a message it sends
 	uid    imap.UID
 	placed bool // uid is known, nothing is left to do
 }
@@ -40,17 +41,22 @@ func (s *Syncer) AppendMany(ctx context.Context, id store.FolderID, ins []Incomi
 		}
 	}
 
-	defer s.hold(id)()
+	release := s.hold(id)
+	defer release()
 	defer func() {
 		if err != nil {
 			s.unmake(ctx, row, list)
 		}
 	}()
-	sent, _ := s.Role("sentitems")
+	sent := false
 	for i := range list {
 		m := &list[i]
-		if sent == id {
-			uid, found, err := s.adoptSent(ctx, row, m.index, m.kept, m.in)
+		if m.sent, err = s.sentCopy(id, m.index, m.in); err != nil {
+			return nil, err
+		}
+		if m.sent != nil {
+			sent = true
+			uid, found, err := s.adoptSent(ctx, row, m.kept, m.in, m.sent)
 			if err != nil {
 				return nil, err
 			}
@@ -68,11 +74,15 @@ func (s *Syncer) AppendMany(ctx context.Context, id store.FolderID, ins []Incomi
 		if !m.placed {
 			remote := remoteOfIncoming(m.made, m.index, m.in)
 			// They are in Graph now, so they must get into the replica even when the client hangs up.
-			if m.uid, err = s.keepIncoming(context.WithoutCancel(ctx), id, remote, m.header, m.kept, m.in); err != nil {
+			if m.uid, err = s.keepIncoming(context.WithoutCancel(ctx), id, remote, m.header, m.kept, m.in, m.sent); err != nil {
 				return nil, err
 			}
 		}
 		uids = append(uids, m.uid)
+	}
+	release()
+	if sent {
+		s.settleCopies(context.WithoutCancel(ctx), row)
 	}
 	return uids, nil
 }

@@ -145,6 +145,9 @@ func (s *Syncer) readChanged(ctx context.Context, f *folder, row *store.Folder, 
 	if err != nil {
 		return false, late, err
 	}
+	if err := s.uniteArriving(ctx, row, msgs); err != nil {
+		return false, late, err
+	}
 	edited, err := s.editedDrafts(ctx, row, msgs, known, flagged)
 	if err != nil {
 		return false, late, err

@@ -66,6 +66,9 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 		more, err = s.recheck(ctx, f, row)
 		changed = changed || more
 	}
+	if err == nil && (changed || s.copiesLeft(f.id)) {
+		s.settleCopies(ctx, row)
+	}
 	return changed, err
 }
 

@@ -80,14 +80,19 @@ func (s *Syncer) transfer(ctx context.Context, from, to store.FolderID, msgs []s
 }
 
 func (s *Syncer) transferChunk(ctx context.Context, src, dst *store.Folder, msgs []store.Message, move bool) ([]Pair, error) {
+	if move {
+		release, err := s.leaveNow(ctx, src.ID, &msgs)
+		if err != nil {
+			return nil, err
+		}
+		defer release()
+	}
 	ids := make([]string, len(msgs))
 	for i := range msgs {
 		ids[i] = string(msgs[i].GraphID)
 	}
 	var results []graph.MoveResult
 	if move {
-		s.leave(msgs, 1)
-		defer s.leave(msgs, -1)
 		results = s.moveMany(ctx, ids, src, dst)
 	} else {
 		// Graph copies what it has, so what it has must be what the client has seen.
@@ -203,6 +208,26 @@ func (s *Syncer) stillIn(ctx context.Context, src *store.Folder, ids []string) [
 	return errs
 }
 
+// leaveNow marks messages as being moved by a client, under the ids they have now and keep until release.
+func (s *Syncer) leaveNow(ctx context.Context, id store.FolderID, msgs *[]store.Message) (release func(), err error) {
+	for {
+		marked, err := s.current(ctx, id, *msgs)
+		if err != nil {
+			return nil, err
+		}
+		s.leave(marked, 1)
+		again, err := s.current(ctx, id, marked)
+		if err == nil && slices.EqualFunc(marked, again, func(a, b store.Message) bool { return a.GraphID == b.GraphID }) {
+			*msgs = marked
+			return func() { s.leave(marked, -1) }, nil
+		}
+		s.leave(marked, -1)
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
 // leave marks messages as being moved by a client, or takes the mark back.
 func (s *Syncer) leave(msgs []store.Message, n int) {
 	s.mu.Lock()
@@ -315,6 +340,10 @@ func (s *Syncer) Expunge(ctx context.Context, id store.FolderID, msgs []store.Me
 }
 
 func (s *Syncer) expungeChunk(ctx context.Context, id store.FolderID, msgs []store.Message) ([]imap.UID, error) {
+	msgs, err := s.current(ctx, id, msgs)
+	if err != nil {
+		return nil, err
+	}
 	ids := make([]string, len(msgs))
 	for i := range msgs {
 		ids[i] = string(msgs[i].GraphID)

@@ -47,8 +47,13 @@ type Options struct {
 	Gone func(store.FolderID)
 	// HeadersKept is told that the store has got the headers of some messages. It must be quick. May be nil.
 	HeadersKept func(store.FolderID, []store.MessageID)
-	// Sending reports whether a message with this Message-ID is being sent from the mailbox, or was a moment ago.
-	Sending func(messageID string) bool
+	// Sending tells whether a message with this Message-ID field and content (message.Fingerprint) is on its way from the
+	// mailbox, or was a moment ago.
+	Sending func(ctx context.Context, messageID, content string) SendState
+	// OwnCopy reports whether m, in Sent Items, is what Exchange has filed of the message that c is the client's copy of.
+	// It looks for the property SentMark in m, and asks Graph where that is not there.
+	OwnCopy  func(ctx context.Context, m *graph.Message, c store.SentCopy) (bool, error)
+	SentMark graph.PropertyID
 }
 
 // Settings are the Options that can be changed while the Syncer runs.
@@ -124,6 +129,7 @@ type Syncer struct {
 	drafts  map[store.GraphID]string    // versions of drafts seen in delta rounds
 	tried   map[store.MessageID]bool    // by background reading
 	totals  map[string]int              // messages in folders by Graph id, as the last reading of the tree told
+	copies  copyWork
 
 	pushing chan struct{} // holds a token while flags are written: two pushes of one message must not overtake one another
 
@@ -146,7 +152,10 @@ func New(o Options) *Syncer {
 		o.Gone = func(store.FolderID) {}
 	}
 	if o.Sending == nil {
-		o.Sending = func(string) bool { return false }
+		o.Sending = func(context.Context, string, string) SendState { return NotSending }
+	}
+	if o.OwnCopy == nil {
+		o.OwnCopy = func(context.Context, *graph.Message, store.SentCopy) (bool, error) { return false, nil }
 	}
 	s := &Syncer{
 		o:       o,
