@@ -110,13 +110,13 @@ func (b *Backend) ownCopy(ctx context.Context, a *Account, m *graph.Message, c s
 // markOf returns the mark of a message in Graph, "" if it has none.
 func (s *sender) markOf(ctx context.Context, a *Account, m *graph.Message) (string, error) {
 	mark := graph.InternetHeader(markField)
-	if v := strings.TrimSpace(m.Extended[mark]); v != "" {
+	if v := strings.TrimSpace(m.Property(mark)); v != "" {
 		return v, nil
 	}
 	got, err := a.graph.Message(ctx, m.ID, graph.ListOptions{Select: []string{"id"}, Expand: []graph.PropertyID{mark}})
 	switch {
-	case err == nil && strings.TrimSpace(got.Extended[mark]) != "":
-		return strings.TrimSpace(got.Extended[mark]), nil
+	case err == nil && strings.TrimSpace(got.Property(mark)) != "":
+		return strings.TrimSpace(got.Property(mark)), nil
 	case graph.IsNotFound(err):
 		return "", nil
 	case err != nil && graph.StatusOf(err) != 400: // some tenants refuse the property

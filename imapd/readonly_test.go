@@ -3,6 +3,7 @@ package imapd
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"postern/backend/graphsim"
 )
@@ -20,6 +21,14 @@ func TestReadOnlyLogin(t *testing.T) {
 	owner.ok("CREATE Old")
 	reader := w.login("reader")
 	reader.ok("SELECT INBOX")
+	// The owner's flag is on its way to Graph by itself.
+	for w.sim.CountRequests(func(r graphsim.Request) bool { return r.Method == "PATCH" }) == 0 {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the owner's flag never got to Graph")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 	w.sim.ResetRequests()
 	for _, command := range []string{
 		`STORE 1:2 +FLAGS (\Seen)`,
