@@ -139,7 +139,7 @@ func (q *Queue) behind(ctx context.Context, job *Job) time.Duration {
 	switch {
 	case err != nil:
 		q.log.Info("cannot tell whether copies are late", "mailbox", job.Mailbox, "err", err)
-		return behindWait
+		return q.opts.Looks[len(q.opts.Looks)-1]
 	case !filed:
 		return behindWait
 	case p.Behind == 0:
