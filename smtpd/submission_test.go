@@ -12,8 +12,11 @@ import (
 	"net/http/httptest"
 	"net/textproto"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -206,37 +209,50 @@ func TestOtherClients(t *testing.T) {
 // BenchmarkAccept measures from MAIL to the 250 of a 2 KB message that is only queued:
 // file, folder and row on the disk.
 func BenchmarkAccept(b *testing.B) {
+	b.Run("one session", func(b *testing.B) { benchmarkAccept(b, 1) })
+	b.Run("many sessions", func(b *testing.B) { benchmarkAccept(b, 8*runtime.GOMAXPROCS(0)) })
+}
+
+func benchmarkAccept(b *testing.B, sessions int) {
 	_, addr := startLive(b, func(c *backend.Config) { c.SendWait = 0 }, Options{Limits: Limits{PerAddress: 1000}})
 	text := "From: alice@contoso.example\r\nSubject: s\r\n\r\n" + strings.Repeat(strings.Repeat("x", 70)+"\r\n", 28) + ".\r\n"
-	b.SetParallelism(8)
-	b.RunParallel(func(pb *testing.PB) {
-		nc, err := net.Dial("tcp", addr)
-		if err != nil {
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for range sessions {
+		wg.Go(func() { acceptAll(b, addr, text, func() bool { return left.Add(-1) >= 0 }) })
+	}
+}
+
+// acceptAll submits text over one connection for as long as next says so.
+func acceptAll(b *testing.B, addr, text string, next func() bool) {
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer nc.Close()
+	r := textproto.NewReader(bufio.NewReader(nc))
+	step := func(send string, codes ...int) bool {
+		if _, err := io.WriteString(nc, send); err != nil {
 			b.Error(err)
-			return
+			return false
 		}
-		defer nc.Close()
-		r := textproto.NewReader(bufio.NewReader(nc))
-		step := func(send string, codes ...int) bool {
-			if _, err := io.WriteString(nc, send); err != nil {
+		for _, code := range codes {
+			if _, _, err := r.ReadResponse(code); err != nil {
 				b.Error(err)
 				return false
 			}
-			for _, code := range codes {
-				if _, _, err := r.ReadResponse(code); err != nil {
-					b.Error(err)
-					return false
-				}
-			}
-			return true
 		}
-		if !step("EHLO x\r\n", 220, 250) || !step(loginLine, 235) {
+		return true
+	}
+	if !step("EHLO x\r\n", 220, 250) || !step(loginLine, 235) {
+		return
+	}
+	for next() {
+		if !step("MAIL FROM:<alice@contoso.example>\r\nRCPT TO:<bob@x.example>\r\nDATA\r\n", 250, 250, 354) || !step(text, 250) {
 			return
 		}
-		for pb.Next() {
-			if !step("MAIL FROM:<alice@contoso.example>\r\nRCPT TO:<bob@x.example>\r\nDATA\r\n", 250, 250, 354) || !step(text, 250) {
-				return
-			}
-		}
-	})
+	}
 }

@@ -364,9 +364,8 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	if err := q.step("sync file"); err != nil {
 		return "", err
 	}
-	if err := s.commit(&q.sync); err != nil {
-		return "", err
-	}
+	durable := make(chan error, 1)
+	go func() { durable <- s.commit(&q.sync) }()
 	now := time.Now()
 	sub.ID, sub.Spool, sub.Size = s.id, s.id+spoolSuffix, s.size
 	sub.State = store.StateQueued
@@ -381,12 +380,17 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	q.mu.Lock()
 	q.known[it.id] = true
 	q.mu.Unlock()
+	synced := sync.OnceValue(func() error { return <-durable })
 	err = q.step("insert row")
 	if err == nil {
-		_, err = q.store.Insert(context.WithoutCancel(ctx), sub)
+		err = q.store.Add(context.WithoutCancel(ctx), sub, synced)
 	}
 	if err != nil {
+		synced := synced()
 		q.forget(it.id)
+		if synced != nil {
+			return "", synced // the file is removed already
+		}
 		q.remove(q.path(sub.Spool))
 		return "", fmt.Errorf("store submission: %w", err)
 	}

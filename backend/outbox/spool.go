@@ -98,13 +98,16 @@ func (s *Spool) commit(shared *sharedSync) error {
 	s.done = true
 	err := s.w.Flush()
 	if err == nil {
+		// Both at once: the name has been there since the file was made, and the disk is waited for once.
+		named := make(chan error, 1)
+		go func() { named <- shared.syncDir(s.dir) }()
 		err = s.f.Sync()
+		if derr := <-named; err == nil {
+			err = derr
+		}
 	}
 	if cerr := s.f.Close(); err == nil {
 		err = cerr
-	}
-	if err == nil {
-		err = shared.syncDir(s.dir)
 	}
 	if err != nil {
 		os.Remove(s.f.Name())

@@ -15,11 +15,18 @@ func (s *sharedSync) syncDir(dir string) error {
 	done := make(chan error, 1)
 	s.mu.Lock()
 	s.waiting = append(s.waiting, done)
-	if s.busy {
-		s.mu.Unlock()
-		return <-done
+	if !s.busy {
+		s.busy = true
+		go s.run(dir)
 	}
-	s.busy = true
+	s.mu.Unlock()
+	return <-done
+}
+
+// run syncs dir until nobody waits for it.
+func (s *sharedSync) run(dir string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for len(s.waiting) > 0 {
 		batch := s.waiting
 		s.waiting = nil
@@ -31,6 +38,4 @@ func (s *sharedSync) syncDir(dir string) error {
 		s.mu.Lock()
 	}
 	s.busy = false
-	s.mu.Unlock()
-	return <-done
 }

@@ -62,6 +62,32 @@ func (o *Outbox) write(ctx context.Context, op string, fn func(*tx) error) error
 	return o.db.explain(op, c.err)
 }
 
+// writeAlone is write if nobody else writes or waits for it, else it does nothing and reports false.
+func (o *Outbox) writeAlone(ctx context.Context, op string, fn func(*tx) error) (done bool, err error) {
+	if o.db.w == nil || ctx.Err() != nil {
+		return false, nil // write says so
+	}
+	o.mu.Lock()
+	busy := len(o.waiting) > 0
+	o.mu.Unlock()
+	if busy {
+		return false, nil
+	}
+	select {
+	case <-o.db.closed:
+		return false, nil
+	default:
+	}
+	select {
+	case o.db.writing <- struct{}{}:
+	default:
+		return false, nil
+	}
+	_, err = o.db.writeLocked(ctx, fn)
+	<-o.db.writing
+	return true, o.db.explain(op, err)
+}
+
 func (c *change) isDone() bool {
 	select {
 	case <-c.done:

@@ -157,3 +157,47 @@ func TestDeleteEvents(t *testing.T) {
 		t.Errorf("%d events left, %v", n, err)
 	}
 }
+
+// TestAddWaitsForTheFile checks that no row is there before its file is, nor when the file cannot be written.
+func TestAddWaitsForTheFile(t *testing.T) {
+	o, _ := newOutbox(t)
+	lost := errors.New("disk on fire")
+	for _, size := range []int64{1, earlyRow + 1} {
+		for _, others := range []bool{false, true} {
+			id := fmt.Sprint(size, others)
+			if others {
+				o.db.writing <- struct{}{}
+			}
+			file, asked := make(chan error), make(chan struct{})
+			added := make(chan error, 1)
+			var once sync.Once
+			durable := sync.OnceValue(func() error { return <-file })
+			go func() {
+				added <- o.Add(t.Context(), Submission{ID: id, Size: size}, func() error {
+					once.Do(func() { close(asked) })
+					return durable()
+				})
+			}()
+			<-asked
+			if _, err := o.Get(t.Context(), id); !errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: row before its file: %v", id, err)
+			}
+			file <- nil
+			if others {
+				<-o.db.writing
+			}
+			if err := <-added; err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+			if _, err := o.Get(t.Context(), id); err != nil {
+				t.Errorf("%s: %v", id, err)
+			}
+			if err := o.Add(t.Context(), Submission{ID: id + "lost", Size: size}, func() error { return lost }); !errors.Is(err, lost) {
+				t.Errorf("%s: %v", id, err)
+			}
+			if _, err := o.Get(t.Context(), id+"lost"); !errors.Is(err, ErrNotFound) {
+				t.Errorf("%s: row without a file: %v", id, err)
+			}
+		}
+	}
+}

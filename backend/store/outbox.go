@@ -138,35 +138,48 @@ func (s State) valid() bool {
 	return false
 }
 
-// put writes the whole row.
+// insertSubmission and replaceSubmission take the values in the order of submissionColumns. The first does nothing if the
+// row is there already, the second takes all columns but the first from the new row then.
+var insertSubmission, replaceSubmission = func() (string, string) {
+	columns := strings.Split(submissionColumns, ",")
+	insert := "INSERT INTO submissions (" + submissionColumns + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ") ON CONFLICT (id) DO "
+	var sets []string
+	for _, column := range columns[1:] {
+		column = strings.TrimSpace(column)
+		sets = append(sets, column+" = excluded."+column)
+	}
+	return insert + "NOTHING", insert + "UPDATE SET " + strings.Join(sets, ", ")
+}()
+
+// putSubmission writes the whole row, over an earlier one.
 func (t *tx) putSubmission(s *Submission) error {
+	_, err := t.writeSubmission(replaceSubmission, s)
+	return err
+}
+
+// writeSubmission writes the row by one of the statements above, and what goes with it. It reports false if nothing was
+// written.
+func (t *tx) writeSubmission(query string, s *Submission) (written bool, err error) {
 	if !s.State.valid() {
-		return fmt.Errorf("submission %s: no such state %q", s.ID, s.State)
+		return false, fmt.Errorf("submission %s: no such state %q", s.ID, s.State)
 	}
 	values, err := s.values()
 	if err != nil {
-		return err
+		return false, err
 	}
-	// All columns but the first are taken from the new row on a conflict.
-	var sets strings.Builder
-	for i, column := range strings.Split(submissionColumns, ",")[1:] {
-		column = strings.TrimSpace(column)
-		if i > 0 {
-			sets.WriteString(", ")
-		}
-		sets.WriteString(column + " = excluded." + column)
-	}
-	_, err = t.exec("INSERT INTO submissions ("+submissionColumns+") VALUES (?"+strings.Repeat(", ?", len(values)-1)+
-		") ON CONFLICT (id) DO UPDATE SET "+sets.String(), values...)
+	result, err := t.exec(query, values...)
 	if err != nil {
-		return err
+		return false, err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return false, err
 	}
 	if s.Sends > 0 {
 		if err := t.noteSends(s.Mailbox, s.Sends, s.Updated); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return t.putEvents(s)
+	return true, t.putEvents(s)
 }
 
 func (t *tx) submission(id string) (*Submission, error) {
@@ -177,12 +190,25 @@ func (t *tx) submission(id string) (*Submission, error) {
 	return scanSubmission(st.QueryRowContext(context.Background(), id).Scan)
 }
 
-// Insert adds a submission. ID and Created are given if empty; State is queued if empty.
+// Insert is Add, for a file that is durable, and returns the submission as it was added.
 func (o *Outbox) Insert(ctx context.Context, sub Submission) (*Submission, error) {
-	now := o.now()
 	if sub.ID == "" {
-		sub.ID = newSubmissionID(now)
+		sub.ID = newSubmissionID(o.now())
 	}
+	if err := o.Add(ctx, sub, nil); err != nil {
+		return nil, err
+	}
+	return o.Get(ctx, sub.ID)
+}
+
+// earlyRow is the size up to which the row of a message is written while its file is still on its way to the disk.
+const earlyRow = 256 << 10
+
+// Add adds a submission, [ErrExists] if it is there already. ID must be given; Created is if empty, and State is queued.
+// durable, which may be nil, returns when the message's file is on the disk, or why it is not; the row is never committed
+// before that. One who is alone does not wait for the disk twice: the row is written up to the commit meanwhile.
+func (o *Outbox) Add(ctx context.Context, sub Submission, durable func() error) error {
+	now := o.now()
 	if sub.Created.IsZero() {
 		sub.Created = now
 	}
@@ -190,22 +216,28 @@ func (o *Outbox) Insert(ctx context.Context, sub Submission) (*Submission, error
 		sub.State = StateQueued
 	}
 	sub.Updated = now
-	var out *Submission
-	err := o.write(ctx, "add submission", func(t *tx) error {
-		there, err := t.exists("SELECT 1 FROM submissions WHERE id = ?", sub.ID)
-		if err != nil {
-			return err
+	add := func(t *tx) error {
+		written, err := t.writeSubmission(insertSubmission, &sub)
+		if err == nil && !written {
+			err = fmt.Errorf("submission %s: %w", sub.ID, ErrExists)
 		}
-		if there {
-			return fmt.Errorf("submission %s: %w", sub.ID, ErrExists)
+		if err == nil && durable != nil {
+			err = durable()
 		}
-		if err := t.putSubmission(&sub); err != nil {
-			return err
-		}
-		out, err = t.submission(sub.ID)
 		return err
-	})
-	return out, err
+	}
+	const op = "add submission"
+	if durable != nil && sub.Size <= earlyRow {
+		if done, err := o.writeAlone(ctx, op, add); done {
+			return err
+		}
+	}
+	if durable != nil {
+		if err := durable(); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	return o.write(ctx, op, add)
 }
 
 // newSubmissionID returns an id that sorts by time: 48 bits of milliseconds, 32 of chance.
