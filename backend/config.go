@@ -26,6 +26,7 @@ type Config struct {
 	QueueLifetime time.Duration // how long a message is tried before its failure notice
 	QueueWarn     time.Duration // age of a message from which those who want one get a notice of delay; 0 for 4 h
 	LogKeep       time.Duration // how long the log of settled messages is kept; 0 for 7 days
+	SendUnsure    bool          // send again what was perhaps sent where the app may not look, instead of holding it
 	LogSubject    bool          // whether the log has subjects
 	MinFree       int64         // bytes to leave free on the queue's disk
 	Rate          int           // messages a minute that one login may submit; 0 for no limit

@@ -195,6 +195,10 @@ func (s *sender) sendLarge(ctx context.Context, a *Account, job *outbox.Job, m *
 		unlock()
 		return s.sendTighter(ctx, a, job, m, err)
 	}
+	if graph.IsDenied(err) {
+		return &outbox.Error{Outcome: outbox.Temporary, Status: "4.7.1", RetryAfter: max(graph.RetryAfter(err), time.Minute), Err: err,
+			Text: "The application may not make drafts in this mailbox, as which large messages are sent; an administrator must allow it (Mail.ReadWrite)."}
+	}
 	if err != nil {
 		return notSent(err)
 	}
@@ -340,7 +344,7 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 		case err == nil:
 			return false, nil // there it lies, unsent
 		case !graph.IsNotFound(err):
-			return false, classify(err, job)
+			return false, notSeen(err, job)
 		case ready:
 			// A draft is gone once Exchange has taken it for sending; its copy in Sent
 			// Items has the same id but comes later.
@@ -351,7 +355,7 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 
 	found, err := s.search(ctx, a, job)
 	if err != nil {
-		return false, classify(err, job)
+		return false, notSeen(err, job)
 	}
 	stray := ""
 	for _, m := range found {
@@ -366,6 +370,17 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 		return false, job.SetDraft(ctx, stray, true)
 	}
 	return false, nil
+}
+
+// notSeen says what a failed look means.
+func notSeen(err error, job *outbox.Job) error {
+	denied := graph.IsDenied(err)
+	err = classify(err, job)
+	if e, ok := errors.AsType[*outbox.Error](err); ok && denied {
+		e.Blind = true
+		e.Text = "The message was perhaps sent, and the application may not read the mailbox to find out; an administrator can allow it (Mail.ReadWrite)."
+	}
+	return err
 }
 
 // Filed reports whether a message that Exchange has taken can be found in the mailbox.

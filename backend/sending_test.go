@@ -428,3 +428,44 @@ func TestFiled(t *testing.T) {
 		}
 	}
 }
+
+// An app with Mail.Send alone cannot look for what was perhaps sent. It is not sent again unless that was chosen, and says why.
+func TestMaySendOnly(t *testing.T) {
+	for _, again := range []bool{false, true} {
+		quickly(t)
+		sim, url := newSim(t, graphsim.Options{})
+		sim.AddApp(testTenant, testApp, "", "Mail.Send")
+		inject(t, sim, graphsim.Fault{Path: "/sendMail$", Times: 1, DropAfter: true})
+		cfg := testConfig(t, url, t.TempDir())
+		cfg.SendUnsure = again
+		b, _ := start(t, cfg)
+		id, err := submit(t, b, loginOf(t, b, alice), envelope(bob), "From: alice@contoso.example\n\nbody\n")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again {
+			if row := settledRow(t, b, id); row.State != store.StateSent || len(sim.Delivered()) != 2 {
+				t.Errorf("%s, delivered %d times", row.State, len(sim.Delivered()))
+			}
+			continue
+		}
+		looked := func() bool {
+			events, err := b.store.Outbox().Events(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, "Mail.ReadWrite") })
+		}
+		eventually(t, nil, "a look that is refused", looked)
+		if row, err := b.store.Outbox().Get(t.Context(), id); err != nil || row.State == store.StateSent || len(sim.Delivered()) != 1 {
+			t.Errorf("%+v, delivered %d times, %v", row, len(sim.Delivered()), err)
+		}
+		// A large one waits, and says for what.
+		text, _ := largeMessage("mixed", 5<<20)
+		id, err = submit(t, b, loginOf(t, b, alice), envelope(bob), text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, nil, "a draft that is refused", looked)
+	}
+}

@@ -51,6 +51,7 @@ func (b *Backend) initSubmission() error {
 		Lifetime: times.Lifetime,
 		Warn:     times.Warn,
 		Keep:     times.Keep,
+		Repeat:   times.Repeat,
 		Observe:  b.observer.Attempt,
 		Logger:   b.log,
 	}
@@ -68,7 +69,7 @@ func (b *Backend) initSubmission() error {
 }
 
 func (cfg *Config) outboxTimes() outbox.Times {
-	return outbox.Times{Lifetime: cfg.QueueLifetime, Warn: cfg.QueueWarn, Keep: cfg.LogKeep}
+	return outbox.Times{Repeat: cfg.SendUnsure, Lifetime: cfg.QueueLifetime, Warn: cfg.QueueWarn, Keep: cfg.LogKeep}
 }
 
 // runSubmission sends what is queued until ctx ends.

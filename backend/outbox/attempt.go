@@ -81,12 +81,26 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		job.progress.Since = time.Now().Unix() // a process has died; when exactly matters little
 	}
 	found, err := q.opts.Sender.Find(ctx, job)
+	blind := err != nil && asError(err).Blind
+	if err == nil {
+		job.progress.Blind = 0
+	}
 	switch {
+	case blind && (q.times.Load().Repeat || job.progress.Unseen):
+		// As if it had not been found, which was asked for.
 	case err != nil:
 		// Not knowing is no ground for sending twice, nor for giving up before we know.
 		e := asError(err)
 		job.progress.LookErrs++
 		wait := max(q.backoff(job.progress.LookErrs), e.RetryAfter)
+		if blind {
+			if job.progress.Blind == 0 {
+				job.progress.Blind = time.Now().Unix()
+			}
+			if time.Since(time.Unix(job.progress.Blind, 0)) >= blindPatience {
+				return false, q.holdUnsure(it, job, e)
+			}
+		}
 		if time.Now().After(job.Expires.Add(q.times.Load().Lifetime)) {
 			e.Outcome, e.Status = Permanent, "4.4.7"
 			e.Text = "It could not be found out whether the message was sent: the mailbox did not answer for too long."
@@ -102,7 +116,14 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 	if n := job.progress.Looks; n < len(q.opts.Looks) {
 		return false, q.put(it, job, store.StateUnclear, q.opts.Looks[n], nil, false)
 	}
-	if wait := q.behind(ctx, job); wait > 0 {
+	if blind {
+		q.log.Warn("message is sent again without knowing whether it was sent: the app may not read the mailbox", "queue_id", job.ID, "mailbox", job.Mailbox)
+		if _, err := q.update(ctx, "unseen", job.ID, func(s *store.Submission) {
+			s.Events = append(s.Events, store.Event{What: "sent unseen", Text: "It is sent again without knowing whether it was sent before: the app may not read the mailbox."})
+		}); err != nil {
+			q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
+		}
+	} else if wait := q.behind(ctx, job); wait > 0 {
 		job.progress.Behind++
 		q.log.Info("message not found sent yet, copies of others are late, too", "queue_id", job.ID, "mailbox", job.Mailbox, "wait", wait.Round(time.Second))
 		return false, q.put(it, job, store.StateUnclear, wait, nil, false)
@@ -118,6 +139,35 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		return false, q.put(it, job, store.StateUnclear, q.backoff(n), nil, false)
 	}
 	return true, time.Time{}
+}
+
+// holdUnsure leaves to a person what we can neither find out nor decide.
+func (q *Queue) holdUnsure(it *item, job *Job, e *Error) time.Time {
+	const why = "It was perhaps sent, and the app may not read the mailbox to find out. Release sends it again, bounce and purge give it up; with the permission Mail.ReadWrite a release looks first."
+	q.log.Warn("message held: it was perhaps sent, and the app may not read the mailbox", "queue_id", job.ID, "mailbox", job.Mailbox, "err", e.Error(), "request_id", e.RequestID)
+	row, err := q.update(q.attempt, "held", job.ID, func(s *store.Submission) {
+		wish := s.Wish
+		job.progress.keep(s)
+		s.State = store.StateUnclear
+		apply(s, Hold, why)
+		if wish != store.WishHold {
+			s.Wish = wish
+			grant(s)
+		}
+		s.LastError, s.GraphRequestID = e.Error(), e.RequestID
+		s.Events = append(s.Events, store.Event{What: "held", Text: why, RequestID: e.RequestID})
+		if s.Attempts > 0 {
+			s.Attempts-- // a look is none
+		}
+	})
+	if err != nil {
+		q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
+		return time.Now().Add(q.backoff(1))
+	}
+	if row.State != store.StateHeld {
+		return q.settled(it, job, row.NextAttempt)
+	}
+	return time.Time{}
 }
 
 // behind says how much longer a message that is not to be found should be looked for because Exchange files copies late
@@ -272,6 +322,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 		log.Warn("message may have been sent, will look for it")
 		job.progress.EverUnclear, job.progress.Looks, job.progress.Rested = true, 0, false
 		job.progress.Since, job.progress.Behind, job.progress.Caught = now.Unix(), 0, false
+		job.progress.Blind, job.progress.Unseen = 0, false
 		job.progress.Why = e.say()
 		q.tellDelay(job, e)
 		return q.put(it, job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)

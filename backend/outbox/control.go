@@ -95,6 +95,9 @@ func apply(s *store.Submission, a Action, reason string) {
 		s.State = store.StateQueued
 		if p.EverUnclear || s.ClaimedFrom == store.StateUnclear {
 			s.State = store.StateUnclear // to be looked for first, as ever
+			p.Unseen = p.Blind != 0      // and where that cannot be, a person has decided
+			p.Looks = 0
+			p.keep(s)
 		}
 		// The time it was held is not counted against it.
 		if held := now.Sub(s.Updated); held > 0 {

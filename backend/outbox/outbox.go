@@ -58,6 +58,7 @@ const (
 // Error is a failed attempt.
 type Error struct {
 	Outcome    Outcome
+	Blind      bool          // of Find: we may not look; an administrator may change that
 	RetryAfter time.Duration // not before; zero when nobody said
 	Uncounted  bool          // the attempt never reached Exchange, as when the budget forbade it
 	Status     string        // enhanced status code, RFC 3463, such as "5.7.1"

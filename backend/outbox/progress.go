@@ -18,6 +18,8 @@ type progress struct {
 	Since       int64  `json:"since,omitempty"`    // of the last unclear end, in Unix seconds
 	Behind      int    `json:"behind,omitempty"`   // looks more, because copies of other messages come late
 	Caught      bool   `json:"caught,omitempty"`   // these copies have come
+	Blind       int64  `json:"blind,omitempty"`    // since when we may not look, in Unix seconds
+	Unseen      bool   `json:"unseen,omitempty"`   // a person wants it sent although we may not look
 	Rested      bool   `json:"rested,omitempty"`   // the wait behind the looks is over
 	LookErrs    int    `json:"lookErrs,omitempty"` // looks that failed
 	EverUnclear bool   `json:"unclear,omitempty"`

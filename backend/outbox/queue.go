@@ -25,6 +25,7 @@ type Options struct {
 	Total    int           // attempts at once for all; 0 for 32
 	Grace    time.Duration // how long running attempts may go on when stopping; 0 for 10 s
 	Keep     time.Duration // how long rows of settled messages and their logs stay; 0 for 7 days
+	Repeat   bool          // send again, unseen, what was perhaps sent where we may not look; else it is held for a person
 	Warn     time.Duration // age from which a notice of delay is due to those who want one; 0 for 4 h
 
 	// Retries are the waits behind failed attempts, the last one repeating, Looks
@@ -44,11 +45,14 @@ type Options struct {
 }
 
 // Times are the Options that can be changed while the queue runs.
-type Times struct{ Lifetime, Warn, Keep time.Duration }
+type Times struct {
+	Lifetime, Warn, Keep time.Duration
+	Repeat               bool
+}
 
 // SetTimes changes them. Messages that are queued already keep the end they were given.
 func (q *Queue) SetTimes(t Times) {
-	q.times.Store(&Times{cmp.Or(max(t.Lifetime, 0), 48*time.Hour), cmp.Or(max(t.Warn, 0), 4*time.Hour), cmp.Or(max(t.Keep, 0), 7*24*time.Hour)})
+	q.times.Store(&Times{Repeat: t.Repeat, Lifetime: cmp.Or(max(t.Lifetime, 0), 48*time.Hour), Warn: cmp.Or(max(t.Warn, 0), 4*time.Hour), Keep: cmp.Or(max(t.Keep, 0), 7*24*time.Hour)})
 }
 
 // Queue holds the messages and runs the attempts. Rows and files are the truth; what
@@ -126,7 +130,7 @@ func New(opts Options) (*Queue, error) {
 		lanes: make(map[string]*lane), known: make(map[string]bool),
 		uploads: make(map[string]Upload),
 	}
-	q.SetTimes(Times{Lifetime: opts.Lifetime, Warn: opts.Warn, Keep: opts.Keep})
+	q.SetTimes(Times{Lifetime: opts.Lifetime, Warn: opts.Warn, Keep: opts.Keep, Repeat: opts.Repeat})
 	if err := os.MkdirAll(q.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create spool folder: %w", err)
 	}

@@ -26,6 +26,10 @@ const (
 	filedEver   = 30 * time.Minute
 )
 
+// blindPatience is how long a message waits for leave to look for it. That leave may take two hours to act, when it
+// was given by a role in Exchange. Graph: auth-limit-mailbox-access.
+const blindPatience = 2*time.Hour + 10*time.Minute
+
 // backoff returns the wait behind the given number of attempts, a little spread so
 // that what failed together does not come back together.
 func (q *Queue) backoff(attempts int) time.Duration {

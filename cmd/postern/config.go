@@ -149,6 +149,7 @@ type metricsConfig struct {
 type queueConfig struct {
 	Lifetime   time.Duration `yaml:"lifetime"`    // how long a message is tried
 	Warn       time.Duration `yaml:"warn"`        // age from which those who want to know are told of a delay
+	Unsure     string        `yaml:"unsure"`      // hold or send: what was perhaps sent where the app may not look
 	LogKeep    time.Duration `yaml:"log_keep"`    // how long it is known what became of a message
 	LogSubject bool          `yaml:"log_subject"` // whether that includes its subject
 	MinFree    byteSize      `yaml:"min_free"`    // of the disk, to be left
@@ -175,7 +176,7 @@ func defaultConfig() config {
 		SMTP:  smtpConfig{Wait: 10 * time.Second, MaxMessage: 150e6},
 		IMAP: imapConfig{Poll: 5 * time.Second, Size: "auto", Append: "json", Delete: "recoverable",
 			Connections: 2000, ConnectionsPerAddress: 500, ConnectionsPerLogin: 100},
-		Queue: queueConfig{Lifetime: 48 * time.Hour, Warn: 4 * time.Hour, LogKeep: 7 * 24 * time.Hour, MinFree: 100e6},
+		Queue: queueConfig{Lifetime: 48 * time.Hour, Warn: 4 * time.Hour, Unsure: "hold", LogKeep: 7 * 24 * time.Hour, MinFree: 100e6},
 		Cache: cacheConfig{Bodies: 2e9},
 	}
 }

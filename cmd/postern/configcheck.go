@@ -370,6 +370,7 @@ func (c *configFile) needsCertificate() bool {
 }
 
 func (c *configFile) checkLimits() {
+	c.oneOf("queue.unsure", c.Queue.Unsure, "hold", "send")
 	c.oneOf("imap.size", c.IMAP.Size, "auto", "exact", "estimate")
 	c.oneOf("imap.append", c.IMAP.Append, "json", "import-mime")
 	c.oneOf("imap.delete", c.IMAP.Delete, "recoverable", "trash", "purge")

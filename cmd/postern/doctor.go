@@ -291,7 +291,7 @@ func (d *doctor) credential(ctx context.Context, name string) []finding {
 		if cred.Delegated != nil && cred.Delegated.User != "" && c.User != "" && !strings.EqualFold(c.User, cred.Delegated.User) {
 			out[0].Status, out[0].Remedy = warning, "The configuration names "+cred.Delegated.User+": sign in again with postern signin, or change device_code."
 		}
-		out = append(out, rolesFinding(name, tok, cred.Kind() == token.DeviceCode))
+		out = append(out, rolesFinding(name, tok, cred.Kind() == token.DeviceCode, d.conf.Queue.Unsure))
 	}
 	return append(out, d.expiry(ctx, name)...)
 }
@@ -369,11 +369,27 @@ func (d *doctor) mailbox(ctx context.Context, m mailboxConfig) finding {
 	f, err := d.open(ctx, cred, m.Address)
 	if err != nil {
 		detail, remedy := explainMailbox(err, cred, m.Address, d.named[m.Credential])
+		if named := d.named[m.Credential]; graph.IsDenied(err) && !slices.Contains(named, "Mail.ReadWrite") && slices.Contains(named, "Mail.Send") && !d.conf.reads(m.Address) {
+			return finding{check, warning, "the app may only send, and no login reads it", "Nothing need be done if that is meant; docs/sending.md says what is different then. Otherwise: " + lowerFirst(remedy)}
+		}
 		return finding{check, failed, detail, remedy}
 	}
 	detail := fmt.Sprintf("opened in %d ms", time.Since(begun).Milliseconds())
 	detail += fmt.Sprintf(", %s in the Inbox", count(f.TotalItemCount, "message"))
 	return finding{check, fine, detail, ""}
+}
+
+// reads reports whether a login of the file may read a mailbox.
+func (c *configFile) reads(address string) bool {
+	for _, l := range c.Logins {
+		if !slices.Contains(l.Allow, "imap") && len(l.Allow) > 0 {
+			continue
+		}
+		if strings.EqualFold(l.Mailbox, address) || slices.ContainsFunc(l.Shared, func(s string) bool { return strings.EqualFold(s, address) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // mustNotReach makes sure that no credential opens a mailbox.

@@ -186,7 +186,7 @@ func readClaims(tok string) (c claims, ok bool) {
 func (c claims) permissions() []string { return append(strings.Fields(c.Scopes), c.Roles...) }
 
 // rolesFinding says what a token may do, and what it can mean if that is nothing.
-func rolesFinding(name, tok string, delegated bool) finding {
+func rolesFinding(name, tok string, delegated bool, unsure string) finding {
 	check := "permissions " + name
 	c, ok := readClaims(tok)
 	if !ok {
@@ -212,7 +212,11 @@ func rolesFinding(name, tok string, delegated bool) finding {
 		return finding{check, warning, "the token names none: admin consent is missing, or RBAC for Applications grants them mailbox by mailbox",
 			"If you do not use RBAC for Applications: " + lowerFirst(grant)}
 	case len(missing) > 0:
-		return finding{check, warning, "missing: " + strings.Join(missing, ", "), grant}
+		detail := "missing: " + strings.Join(missing, ", ")
+		if slices.Equal(missing, []string{"Mail.ReadWrite"}) {
+			detail += "; nothing can be read, messages over 3 MB not be sent, and those that were perhaps sent not be looked for (queue.unsure says what becomes of them: " + unsure + ")"
+		}
+		return finding{check, warning, detail, grant}
 	}
 	detail := strings.Join(want, ", ")
 	if extra := slices.DeleteFunc(slices.Clone(have), func(s string) bool { return slices.Contains(want, s) || s == "Application.Read.All" }); len(extra) > 0 && !delegated {

@@ -628,3 +628,39 @@ func TestSetupSignIns(t *testing.T) {
 		})
 	}
 }
+
+// An app that may only send is a warning where nothing else is asked of it, and what becomes of unclear attempts is told.
+func TestDoctorSendingOnly(t *testing.T) {
+	t.Parallel()
+	w := newSetupWorld(t)
+	if out, err := w.setup(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	w.sim.AddApp(sampleTenant, sampleClientID, "", "Mail.Send")
+	raw, err := os.ReadFile(w.flags["config"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		allow, what string
+		exit        int
+	}{
+		{"[smtp, imap]", "the app lacks Mail.ReadWrite", 2},
+		{"[smtp]", "the app may only send, and no login reads it", 1},
+	} {
+		conf := strings.ReplaceAll(string(raw), "allow: [smtp, imap]", "allow: "+tt.allow) + "\nqueue: {unsure: send}\n"
+		if err := os.WriteFile(w.flags["config"], []byte(conf), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		out, err := w.doctor()
+		var code *exitError
+		if !errors.As(err, &code) || code.status != tt.exit {
+			t.Errorf("%s: %v\n%s", tt.allow, err, out)
+		}
+		for _, want := range []string{tt.what, "those that were perhaps sent not be looked for (queue.unsure says what becomes of them: send)"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: no %q in\n%s", tt.allow, want, out)
+			}
+		}
+	}
+}

@@ -356,7 +356,7 @@ func (s *setup) trySignIn(ctx context.Context) (bool, error) {
 		c, _ := readClaims(tok)
 		s.named = c.permissions()
 		s.say("%s", line(fine, "sign-in", "Microsoft takes the credential", ""))
-		f := rolesFinding(s.Name, tok, s.cred.Kind() == token.DeviceCode)
+		f := rolesFinding(s.Name, tok, s.cred.Kind() == token.DeviceCode, "hold")
 		s.say("%s", line(f.Status, "permissions", f.Detail, f.Remedy))
 		return true, nil
 	}

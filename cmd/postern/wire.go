@@ -25,6 +25,7 @@ func (c *configFile) backend(log *slog.Logger) (backend.Config, error) {
 		QueueLifetime: c.Queue.Lifetime,
 		QueueWarn:     c.Queue.Warn,
 		LogKeep:       c.Queue.LogKeep,
+		SendUnsure:    c.Queue.Unsure == "send",
 		LogSubject:    c.Queue.LogSubject,
 		MinFree:       int64(c.Queue.MinFree),
 		Rate:          c.SMTP.Rate,
