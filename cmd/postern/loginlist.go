@@ -77,11 +77,7 @@ func loginListCommand() *cobra.Command {
 		Short: "List the logins, where they stand and when they were used last",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
-			p, err := openLogins(path)
+			_, p, err := loginsOf(cmd)
 			if err != nil {
 				return err
 			}
@@ -111,6 +107,14 @@ func loginListCommand() *cobra.Command {
 	addConfigFlag(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// loginsOf reads the logins of the configuration that the command's flags name, and of its state.
+func loginsOf(cmd *cobra.Command) (path string, p *loginPlaces, err error) {
+	if path, err = configPath(cmd, nil); err == nil {
+		p, err = openLogins(path)
+	}
+	return path, p, err
 }
 
 func listLogins(w io.Writer, rows []loginRow) error {
@@ -151,11 +155,7 @@ func loginShowCommand() *cobra.Command {
 		Short: "Show one login",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
-			p, err := openLogins(path)
+			path, p, err := loginsOf(cmd)
 			if err != nil {
 				return err
 			}
@@ -218,11 +218,7 @@ func loginRenameCommand() *cobra.Command {
 		Short: "Change the user name of a login; the password stays",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
-			p, err := openLogins(path)
+			path, p, err := loginsOf(cmd)
 			if err != nil {
 				return err
 			}
