@@ -332,7 +332,7 @@ func TestSetupDialogue(t *testing.T) {
 		{"Cloud [global]", ""}, {"Application (client) ID", "not an id"}, {"That is no id", sampleClientID}, {"Directory (tenant) ID", sampleClientID},
 		{"application's id again", sampleDomain}, {"Grant admin consent", ""}, {"Sign in by", "new-certificate"}, {"Upload certificate", ""},
 		{"AADSTS700027", "retry"}, {"Enter when uploaded", ""},
-		{"Mailbox: ", sampleUser}, {"messages in the Inbox", "nobody@contoso.example"}, {"Check the spelling", ""}, {"Mailbox: ", ""},
+		{"Mailbox: ", sampleUser}, {"messages in the Inbox", strings.ToUpper(sampleUser) + "; nobody@contoso.example"}, {"Check the spelling", ""}, {"Mailbox: ", ""},
 		{"Shared mailbox: ", ""}, {"SMTP address", "nonsense"}, {"that is no host and port", w.flags["smtp"]},
 		{"IMAP address", w.flags["smtp"]}, {"used above already", w.flags["imap"]}, {"Pages address", w.flags["smtp"]}, {"used above already", w.flags["http"]},
 		{"User name for", "alice"},
@@ -358,7 +358,7 @@ func TestSetupDialogue(t *testing.T) {
 	}
 	oneLine(t, "setup", s.out.String(), "user name  alice\n", "postern serve --config")
 	c, err := readConfig(w.flags["config"], testEnv)
-	if err != nil || len(c.Logins) != 2 || !c.Logins[1].onlyAdmin() || c.Credentials["contoso"].Certificate == "" || len(c.warnings) > 0 {
+	if err != nil || len(c.Logins) != 2 || len(c.Mailboxes) != 1 || !c.Logins[1].onlyAdmin() || c.Credentials["contoso"].Certificate == "" || len(c.warnings) > 0 {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for _, name := range []string{"postern.yaml", setupKeyFile} {

@@ -17,38 +17,13 @@ import (
 
 func (s *setup) askMailboxes(ctx context.Context) error {
 	if s.ask && len(s.Mailboxes) == 0 {
-		s.say("\nStep 4: mailboxes. Enter the user principal names of those that get a login of their own, each on its line; an empty line ends.")
-		for {
-			def := ""
-			if len(s.Mailboxes) > 0 {
-				def = optional
-			}
-			address, err := s.line("Mailbox", "mailbox", def)
-			if err != nil {
-				return err
-			}
-			if address = strings.TrimSpace(address); address == "" {
-				if len(s.Mailboxes) > 0 {
-					break
-				}
-				continue
-			}
-			if s.tryMailbox(ctx, address) {
-				s.Mailboxes = append(s.Mailboxes, address)
-			}
+		s.say("\nStep 4: mailboxes. Enter the user principal names of those that get a login of their own, an empty line ends.")
+		if err := s.askAddresses(ctx, "Mailbox", "mailbox", &s.Mailboxes, true); err != nil {
+			return err
 		}
 		s.say("Shared mailboxes, which the logins see beside their own; an empty line ends.")
-		for {
-			address, err := s.line("Shared mailbox", "shared", optional)
-			if err != nil {
-				return err
-			}
-			if address = strings.TrimSpace(address); address == "" {
-				break
-			}
-			if s.tryMailbox(ctx, address) {
-				s.Shared = append(s.Shared, address)
-			}
+		if err := s.askAddresses(ctx, "Shared mailbox", "shared", &s.Shared, false); err != nil {
+			return err
 		}
 		if len(s.Shared) > 0 && !s.SendAsShared {
 			var err error
@@ -67,6 +42,33 @@ func (s *setup) askMailboxes(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// askAddresses adds to list what is entered, one address or several on each line, and can be opened. needed asks until
+// there is one.
+func (s *setup) askAddresses(ctx context.Context, label, flag string, list *[]string, needed bool) error {
+	for {
+		def := optional
+		if needed && len(*list) == 0 {
+			def = ""
+		}
+		entered, err := s.line(label, flag, def)
+		if err != nil {
+			return err
+		}
+		addresses := strings.FieldsFunc(entered, func(r rune) bool { return strings.ContainsRune(" \t,;", r) })
+		if len(addresses) == 0 && (!needed || len(*list) > 0) {
+			return nil
+		}
+		for _, a := range addresses {
+			known := func(b string) bool { return strings.EqualFold(a, b) }
+			if slices.ContainsFunc(s.Mailboxes, known) || slices.ContainsFunc(s.Shared, known) {
+				s.say(a + " is taken already.")
+			} else if s.tryMailbox(ctx, a) {
+				*list = append(*list, a)
+			}
+		}
+	}
 }
 
 // mailboxFault opens a mailbox, says how that went, and returns what is wrong.
