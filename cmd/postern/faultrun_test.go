@@ -32,12 +32,25 @@ func faultRun(t *testing.T) int {
 	return 160
 }
 
+// faultSeed is that of the run: POSTERN_FAULT_SEED=7 makes another one.
+func faultSeed(t *testing.T) uint64 {
+	s := os.Getenv("POSTERN_FAULT_SEED")
+	if s == "" {
+		return 20260101
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		t.Fatalf("POSTERN_FAULT_SEED=%s is no number", s)
+	}
+	return n
+}
+
 // TestFaultRun submits messages by SMTP to the real program while one request of Graph in five goes wrong, in all the
 // ways known, and the program is killed every few seconds. Every message that was acknowledged must arrive
 // exactly once, and no other twice. All chance comes from one seed; the order in which things happen does not.
 func TestFaultRun(t *testing.T) {
 	program(t)
-	const seed = 20260101
+	seed := faultSeed(t)
 	messages := faultRun(t)
 	mailboxes := max(8, messages/50) // Exchange takes 30 a minute from each
 	sim := graphsim.New(graphsim.Options{SentItemsDelay: 300 * time.Millisecond, Latency: 5 * time.Millisecond,
