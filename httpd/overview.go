@@ -126,12 +126,16 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 	}
 	for i, in := range d.SignIns {
 		d.SignIns[i].Problem = withoutAdvice(in.Problem, in.Advice)
-		if w := in.Ends.Warning(time.Now()); w != "" {
+	}
+	// Of all credentials, also of those that nobody uses yet, or that share their sign-in with another.
+	now := time.Now()
+	for _, e := range b.Expiries() {
+		if w := e.Warning(now); w != "" {
 			tone := Warn
-			if in.Ends.Days(time.Now()) < 7 {
+			if e.Days(now) < 7 {
 				tone = Bad
 			}
-			d.Attention = append(d.Attention, attention{Tone: tone, What: "Sign-in " + in.Credential, Text: w})
+			d.Attention = append(d.Attention, attention{Tone: tone, What: "Sign-in " + e.Credential, Text: w})
 		}
 	}
 	if q.Count["held"] > 0 {
