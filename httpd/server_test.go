@@ -651,7 +651,7 @@ func TestTroubleShows(t *testing.T) {
 	})
 	w.signIn()
 	body := w.page("/")
-	for _, want := range []string{alice, bob, "in step", "expires in", "disk &lt;full&gt;", "signed in", "127.0.0.1:1143"} {
+	for _, want := range []string{alice, bob, "in step", "of credential c expires in", "of credential spare expires in", "disk &lt;full&gt;", "signed in", "127.0.0.1:1143"} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the overview lacks %q", want)
 		}

@@ -55,7 +55,9 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 	w.b, err = backend.New(backend.Config{
 		State: t.TempDir(), Observer: metrics.Observer(), QueueLifetime: time.Hour, LogSubject: true, Poll: time.Second, CacheBodies: 1e6,
 		Credentials: map[string]token.Credential{"c": {Name: "c", Tenant: tenant, ClientID: app, ClientSecret: appKey, Cloud: token.Global,
-			LoginURL: srv.URL, GraphURL: srv.URL, SecretEnds: time.Now().Add(10 * 24 * time.Hour)}},
+			LoginURL: srv.URL, GraphURL: srv.URL, SecretEnds: time.Now().Add(10 * 24 * time.Hour)},
+			"spare": {Name: "spare", Tenant: tenant, ClientID: app, ClientSecret: "x", Cloud: token.Global, LoginURL: srv.URL, GraphURL: srv.URL,
+				SecretEnds: time.Now().Add(3 * 24 * time.Hour)}},
 		Mailboxes: []backend.MailboxConfig{{Address: alice, Credential: "c"}, {Address: bob, Credential: "c"}},
 		Logins: []backend.LoginConfig{{Username: "admin", PasswordHash: hash, Admin: true},
 			{Username: alice, PasswordHash: hash, Mailbox: alice, SMTP: true, IMAP: true}},
