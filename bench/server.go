@@ -356,16 +356,14 @@ func (b *bench) scale() error {
 	quiet := fmt.Sprintf("%.0f %% of one core, %.0f", 100*(w.cpu()-quietCPU).Seconds()/time.Since(quietFrom).Seconds(), float64(w.sim.CountRequests(nil))/time.Since(quietFrom).Seconds())
 	w.sim.ResetRequests()
 	cpu, simulator, start, wrote := w.cpu(), ownCPU(), time.Now(), w.written()
-	tick := time.NewTicker(time.Minute / time.Duration(perMinute*len(clients)))
-	defer tick.Stop()
+	every := time.Minute / time.Duration(perMinute*len(clients))
 	delivered := 0
 	accepted := make(chan error, 1)
-	go func() { accepted <- w.submitAll(b.duration, perMinute) }()
+	go func() { accepted <- w.submitAll(b.duration, every) }()
 	for time.Since(start) < b.duration {
-		select {
-		case <-tick.C:
-		case <-b.ctx.Done():
-			return b.ctx.Err()
+		time.Sleep(time.Until(start.Add(time.Duration(delivered) * every))) // what comes late is made up for
+		if err := b.ctx.Err(); err != nil {
+			return err
 		}
 		i := delivered % len(clients)
 		delivered++
@@ -382,7 +380,7 @@ func (b *bench) scale() error {
 	requests := w.sim.CountRequests(nil)
 	polls := w.sim.CountRequests(func(r graphsim.Request) bool { return strings.HasSuffix(r.Template, "/delta") })
 	time.Sleep(7 * time.Second)
-	sent, throughs := 0, map[string]bool{}
+	sent, throughs := 0, map[string]bool{} // the simulator knows what has left
 	for _, d := range w.sim.Delivered() {
 		sent++
 		throughs[d.Sender] = true
@@ -439,39 +437,68 @@ func (w *world) written() float64 {
 	return 0
 }
 
-// submitAll submits mail of all mailboxes in turn, evenly, over some connections.
-func (w *world) submitAll(d time.Duration, perMinute int) error {
-	conn, err := net.Dial("tcp", w.smtp)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	c := textproto.NewConn(conn)
-	if _, _, err := c.ReadResponse(220); err != nil {
-		return err
-	}
-	if err := c.PrintfLine("EHLO bench"); err != nil {
-		return err
-	}
-	if _, _, err := c.ReadResponse(250); err != nil {
-		return err
-	}
-	tick := time.NewTicker(time.Minute / time.Duration(perMinute*w.b.mailers))
-	defer tick.Stop()
-	for n, start := 0, time.Now(); time.Since(start) < d; n++ {
-		<-tick.C
-		from := userName(n % w.b.mailers)
-		for _, s := range []struct {
-			send string
-			code int
-		}{{"MAIL FROM:<" + from + ">", 250}, {"RCPT TO:<x@fabrikam.example>", 250}, {"DATA", 354},
-			{fmt.Sprintf("From: %s\r\nTo: x@fabrikam.example\r\nSubject: scale %d\r\nMessage-ID: <scale.%d@contoso.example>\r\n\r\n%s\r\n.", from, n, n, strings.Repeat("text ", 300)), 250}} {
-			if err := c.PrintfLine("%s", s.send); err != nil {
+// submitters is how many connections submitAll has.
+const submitters = 16
+
+// submitAll submits mail of all mailboxes in turn, a message each time that every has passed, over some connections.
+func (w *world) submitAll(d, every time.Duration) error {
+	var g errgroup.Group
+	start := time.Now()
+	for i := range submitters {
+		g.Go(func() error {
+			c, err := w.submitter()
+			if err != nil {
 				return err
 			}
-			if _, _, err := c.ReadResponse(s.code); err != nil {
-				return fmt.Errorf("message %d: %w", n, err)
+			defer c.Close()
+			for n := i; ; n += submitters {
+				due := time.Duration(n) * every
+				if due > d {
+					return nil
+				}
+				time.Sleep(time.Until(start.Add(due)))
+				if time.Since(start) > d {
+					return nil
+				}
+				if err := submit(c, userName(n%w.b.mailers), n); err != nil {
+					return fmt.Errorf("message %d: %w", n, err)
+				}
 			}
+		})
+	}
+	return g.Wait()
+}
+
+// submitter returns a connection that submits.
+func (w *world) submitter() (*textproto.Conn, error) {
+	c, err := textproto.Dial("tcp", w.smtp)
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err = c.ReadResponse(220); err == nil {
+		if err = c.PrintfLine("EHLO bench"); err == nil {
+			_, _, err = c.ReadResponse(250)
+		}
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// submit submits the nth message.
+func submit(c *textproto.Conn, from string, n int) error {
+	for _, s := range []struct {
+		send string
+		code int
+	}{{"MAIL FROM:<" + from + ">", 250}, {"RCPT TO:<x@fabrikam.example>", 250}, {"DATA", 354},
+		{fmt.Sprintf("From: %s\r\nTo: x@fabrikam.example\r\nSubject: scale %d\r\nMessage-ID: <scale.%d@contoso.example>\r\n\r\n%s\r\n.", from, n, n, strings.Repeat("text ", 300)), 250}} {
+		if err := c.PrintfLine("%s", s.send); err != nil {
+			return err
+		}
+		if _, _, err := c.ReadResponse(s.code); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -705,7 +705,12 @@ func FuzzSession(f *testing.F) {
 	} {
 		f.Add(s)
 	}
-	server := New(Options{Limits: Limits{Login: time.Hour}})
+	server := New(Options{Limits: Limits{Login: time.Hour, ConnectionsPerIP: 1 << 20, Connections: 1 << 20}})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { l.Close() })
 	f.Fuzz(func(t *testing.T, s string) {
 		upper := strings.ToUpper(s)
 		for _, slow := range []string{"XPANIC", "XWAIT", "XSLEEP", "PLAIN", "LOGIN"} {
@@ -720,17 +725,29 @@ func FuzzSession(f *testing.F) {
 				}
 			}
 		}
-		ours, theirs := net.Pipe()
+		ours, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		theirs, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
 		server.start(theirs)
+		if err := ours.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		go func() {
-			io.WriteString(ours, s)
-			io.WriteString(ours, "\r\n")
-			time.AfterFunc(50*time.Millisecond, func() { ours.Close() })
+			_, _ = io.WriteString(ours, s+"\r\n") // it may have hung up
+			_ = ours.(*net.TCPConn).CloseWrite()   // which ends the session without waiting for anything
 		}()
 		r := bufio.NewReader(ours)
 		for {
 			line, err := r.ReadString('\n')
 			if err != nil {
+				if err != io.EOF && !strings.Contains(err.Error(), "reset") {
+					t.Fatalf("the session does not end: %v", err)
+				}
 				break
 			}
 			if !strings.HasSuffix(line, "\r\n") || strings.ContainsAny(strings.TrimSuffix(line, "\r\n"), "\r\x00") {
