@@ -739,7 +739,7 @@ func FuzzSession(f *testing.F) {
 		}
 		go func() {
 			_, _ = io.WriteString(ours, s+"\r\n") // it may have hung up
-			_ = ours.(*net.TCPConn).CloseWrite()   // which ends the session without waiting for anything
+			_ = ours.(*net.TCPConn).CloseWrite()  // which ends the session without waiting for anything
 		}()
 		r := bufio.NewReader(ours)
 		for {
