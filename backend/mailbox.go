@@ -39,8 +39,9 @@ func (a *Account) Open(ctx context.Context, name string, readOnly bool) (*Mailbo
 		return nil, translate("open mailbox", err)
 	}
 	a.syncer.Opened(row.ID)
+	id := row.ID // the row holds links that nobody needs as long as the mailbox is open
 	m.close = sync.OnceFunc(func() {
-		a.syncer.Closed(row.ID)
+		a.syncer.Closed(id)
 		m.view.leave(m)
 	})
 	if a.syncer.Stale(row.ID, openAge) {

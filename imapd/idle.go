@@ -30,6 +30,7 @@ func (s *session) idle(*command) error {
 		return err
 	}
 	s.enc.Release()
+	s.dec.Release()
 
 	type input struct {
 		line string

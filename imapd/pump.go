@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	pumpChunk = 4 << 10  // first size of the read buffer; it grows while a client sends much
+	pumpChunk = 512      // first size of the read buffer; it grows while a client sends much
 	pumpLimit = 64 << 10 // bytes read ahead of the session
 )
 

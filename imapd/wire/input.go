@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	smallBuffer = 4 << 10  // what an idle connection holds
+	smallBuffer = 512      // what an idle connection holds; most commands are shorter
 	keepBuffer  = 64 << 10 // a buffer that grew over this is given back after the command
 	maxTag      = 256
 )
@@ -74,6 +74,13 @@ func (d *Decoder) Reset(r io.Reader) {
 // Buffered returns how many bytes have been read from the connection and not
 // been used yet.
 func (d *Decoder) Buffered() int { return d.end - d.start }
+
+// Release gives the buffer's memory back if nothing waits in it, before a wait that may be long.
+func (d *Decoder) Release() {
+	if d.start == d.end {
+		d.buf, d.start, d.end = nil, 0, 0
+	}
+}
 
 // Err returns the first error since the start of the command.
 func (d *Decoder) Err() error { return d.err }
