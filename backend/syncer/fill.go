@@ -206,20 +206,30 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 	}
 	s.beginWalk(f, there)
 	defer s.endWalk(f)
-	read := reading{since: s.mark()}
-	err := s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
-		s.walked(f, row.Name, len(page))
-		rows := make([]store.Remote, 0, len(page))
-		for i := range page {
-			rows = append(rows, remoteOf(&page[i], true))
-		}
-		u := store.SyncUpdate{Fill: new(store.FillListing), FillLink: new(listMark + next)}
-		if next == "" {
+	type listed struct {
+		rows []store.Remote
+		next string
+		read reading
+	}
+	err := ahead(ctx, func(ctx context.Context, yield func(listed) error) error {
+		read := reading{since: s.mark()}
+		return s.o.Graph.ListMessages(ctx, string(row.GraphID), o, link, func(page []graph.Message, next string) error {
+			s.walked(f, row.Name, len(page))
+			rows := make([]store.Remote, 0, len(page))
+			for i := range page {
+				rows = append(rows, remoteOf(&page[i], true))
+			}
+			p := listed{rows, next, read}
+			read.since = s.mark() // before the next page is asked for
+			return yield(p)
+		})
+	}, func(p listed) error {
+		u := store.SyncUpdate{Fill: new(store.FillListing), FillLink: new(listMark + p.next)}
+		if p.next == "" {
 			u = store.SyncUpdate{Fill: new(store.FillDone), FillLink: new("")}
 		}
-		ch, err := s.applyRead(ctx, f.id, read, rows, nil, &u)
+		ch, err := s.applyRead(ctx, f.id, p.read, p.rows, nil, &u)
 		s.suspect(f.id, ch.Doubted)
-		read.since = s.mark()
 		return err
 	})
 	if err != nil {

@@ -99,21 +99,25 @@ func (s *Syncer) headerRange(ctx context.Context, row *store.Folder, msgs []stor
 	o.Filter = fmt.Sprintf("receivedDateTime ge %s and receivedDateTime lt %s",
 		oldest.UTC().Format(time.RFC3339), newest.Add(time.Second).UTC().Format(time.RFC3339))
 	o.PageSize = headerPage
-	err = s.o.Graph.ListMessages(ctx, string(row.GraphID), o, "", func(page []graph.Message, _ string) error {
-		var rows []store.HeaderRow
-		for i := range page {
-			if m, ok := want[page[i].ID]; ok {
-				rows = append(rows, store.HeaderRow{ID: m.ID, Header: headerOf(&page[i])})
-				delete(want, page[i].ID)
+	err = ahead(ctx, func(ctx context.Context, yield func([]store.HeaderRow) error) error {
+		return s.o.Graph.ListMessages(ctx, string(row.GraphID), o, "", func(page []graph.Message, _ string) error {
+			var rows []store.HeaderRow
+			for i := range page {
+				if m, ok := want[page[i].ID]; ok {
+					rows = append(rows, store.HeaderRow{ID: m.ID, Header: headerOf(&page[i])})
+					delete(want, page[i].ID)
+				}
 			}
-		}
+			if err := yield(rows); err != nil || len(want) > 0 {
+				return err
+			}
+			return errEnough // before another page is asked for
+		})
+	}, func(rows []store.HeaderRow) error {
 		if err := s.o.Store.AddHeaders(ctx, rows); err != nil {
 			return err
 		}
 		s.announceHeaders(rows, row.ID)
-		if len(want) == 0 {
-			return errEnough
-		}
 		return nil
 	})
 	if err != nil && !isEnough(err) {
