@@ -352,6 +352,19 @@ func TestFolderAnswersLost(t *testing.T) {
 	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return strings.Contains(f.Path, "/Other (") }) {
 		t.Errorf("second deleted folder is not in Deleted Items: %+v", sim.Folders(alice))
 	}
+	// One that Graph does not delete in the end has its name still.
+	if err := a.Create(ctx, "Kept", ""); err != nil {
+		t.Fatal(err)
+	}
+	sim.ClearFaults()
+	inject(t, sim, graphsim.Fault{Method: "DELETE", Path: "/mailFolders/", Status: 409, Code: "ErrorFolderExists"})
+	if err := a.Delete(ctx, "Kept"); err == nil {
+		t.Error("a folder that is not deleted is said to be")
+	}
+	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return f.Path == "Kept" }) {
+		t.Errorf("folder that was not deleted has another name: %+v", sim.Folders(alice))
+	}
+	sim.ClearFaults()
 	if !slices.ContainsFunc(sim.Folders(alice), func(f graphsim.FolderInfo) bool { return strings.HasSuffix(f.Path, "/Other") }) {
 		t.Errorf("deleted folder is not in Deleted Items: %+v", sim.Folders(alice))
 	}

@@ -190,11 +190,15 @@ func (s *Syncer) deleteFolder(ctx context.Context, row *store.Folder) error {
 	err := s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
 	if graph.IsFolderExists(err) {
 		// Deleted Items has one of that name already, and not every mailbox takes a second.
-		name := row.DisplayName + time.Now().UTC().Format(" (2006-01-02 150405)")
+		name := row.DisplayName + time.Now().UTC().Format(" (2006-01-02 150405.000)")
 		if _, rerr := s.o.Graph.RenameFolder(ctx, string(row.GraphID), name); rerr != nil {
 			return err
 		}
-		err = s.o.Graph.DeleteFolder(ctx, string(row.GraphID))
+		if err = s.o.Graph.DeleteFolder(ctx, string(row.GraphID)); err != nil && !graph.Unclear(err) {
+			if _, rerr := s.o.Graph.RenameFolder(ctx, string(row.GraphID), row.DisplayName); rerr != nil {
+				s.log.Warn("folder that could not be deleted keeps another name", "mailbox", row.Name, "new", name, "err", rerr)
+			}
+		}
 	}
 	for try := 1; try < createTries && graph.Unclear(err) && pause(ctx); try++ {
 		parent, perr := s.parentOf(ctx, row)
