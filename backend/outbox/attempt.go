@@ -93,15 +93,14 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		e := asError(err)
 		job.progress.LookErrs++
 		wait := max(q.backoff(job.progress.LookErrs), e.RetryAfter)
-		if blind {
-			if job.progress.Blind == 0 {
-				job.progress.Blind = time.Now().Unix()
-			}
-			if time.Since(time.Unix(job.progress.Blind, 0)) >= blindPatience {
-				return false, q.holdUnsure(it, job, e)
-			}
+		late := time.Now().After(job.Expires.Add(q.times.Load().Lifetime))
+		if blind && job.progress.Blind == 0 {
+			job.progress.Blind = time.Now().Unix()
 		}
-		if time.Now().After(job.Expires.Add(q.times.Load().Lifetime)) {
+		if blind && (late || time.Since(time.Unix(job.progress.Blind, 0)) >= blindPatience) {
+			return false, q.holdUnsure(it, job, e)
+		}
+		if late {
 			e.Outcome, e.Status = Permanent, "4.4.7"
 			e.Text = "It could not be found out whether the message was sent: the mailbox did not answer for too long."
 			return false, q.failed(it, job, e)

@@ -27,6 +27,9 @@ const (
 // The error's text says why.
 var ErrNotPossible = errors.New("not possible")
 
+// releasedLeast is how long a message is tried that was held unsure and released.
+const releasedLeast = time.Hour
+
 // Ask carries out an action on the message with the given id. It works on the table
 // alone, so that a command can use it whether or not a server runs; a running one
 // takes notice by itself. While the message is being sent, hold, bounce and purge are noted
@@ -102,6 +105,9 @@ func apply(s *store.Submission, a Action, reason string) {
 		// The time it was held is not counted against it.
 		if held := now.Sub(s.Updated); held > 0 {
 			s.Expires = s.Expires.Add(held)
+		}
+		if least := now.Add(releasedLeast); p.Unseen && s.Expires.Before(least) {
+			s.Expires = least // it was held because its time was up
 		}
 		s.HoldReason, s.NextAttempt = "", now
 	case Bounce:
