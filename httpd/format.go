@@ -21,7 +21,7 @@ var functions = template.FuncMap{
 	"join": strings.Join, "assetVersion": func(name string) string { return assets[name].version }, "mailboxPath": mailboxPath,
 	"phaseTone": phaseTone, "stateTone": stateTone, "stateWord": stateWord, "role": role, "uses": uses,
 	"sub": func(a, b int) int { return a - b }, "atMost": func(n int, s []string) []string { return s[:min(n, len(s))] },
-	"encoded": url.QueryEscape, "half": func(n int) int { return n / 2 }, "chartWidth": func(n int) int { return n + 44 }, "since": time.Since,
+	"address": address, "encoded": url.QueryEscape, "half": func(n int) int { return n / 2 }, "chartWidth": func(n int) int { return n + 44 }, "since": time.Since,
 }
 
 // harmless makes characters visible that would hide text or turn its direction on a page: strangers choose user names, senders
@@ -36,6 +36,11 @@ func harmless(html []byte) []byte {
 		}
 		return r
 	}, html)
+}
+
+// address lets a line break at an address's @ rather than anywhere in it.
+func address(s string) template.HTML {
+	return template.HTML(strings.ReplaceAll(template.HTMLEscapeString(s), "@", "<wbr>@")) // escaped
 }
 
 // ago writes how long ago t was, in words.

@@ -5,22 +5,41 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"postern/backend"
 )
 
 type loginsData struct {
+	listQuery
 	Logins    []backend.LoginState
+	All       int
 	Lockouts  []backend.Lockout
+	More      int // lock-outs that are not shown
 	Mailboxes []string
 	Self      string
 	MayRevoke bool // those of the configuration file, too
 }
 
 func (s *Server) logins(r *http.Request) (string, any, error) {
-	d := &loginsData{Logins: s.opts.Backend.Logins(), Lockouts: s.opts.Backend.Lockouts(), Self: sessionOf(r.Context()).login.Username,
-		MayRevoke: s.opts.RevokeConfigured != nil}
+	l, err := readListQuery(r.URL.Query())
+	if err != nil {
+		return "", nil, err
+	}
+	d := &loginsData{listQuery: l, Lockouts: s.opts.Backend.Lockouts(), Self: sessionOf(r.Context()).login.Username, MayRevoke: s.opts.RevokeConfigured != nil}
+	if d.More = max(0, len(d.Lockouts)-listPage); d.More > 0 {
+		d.Lockouts = d.Lockouts[:listPage]
+	}
+	all := s.opts.Backend.Logins()
+	d.All = len(all)
+	all = slices.DeleteFunc(all, func(l backend.LoginState) bool {
+		return !d.has(append([]string{l.Username, l.Mailbox}, l.Shared...)...)
+	})
+	slices.SortStableFunc(all, func(a, b backend.LoginState) int {
+		return strings.Compare(strings.ToLower(a.Username), strings.ToLower(b.Username))
+	})
+	d.Logins = pageOf(&d.listQuery, all, func(l backend.LoginState) string { return l.Username }, "/logins", nil)
 	for _, a := range s.opts.Backend.Accounts() {
 		d.Mailboxes = append(d.Mailboxes, a.Address())
 	}

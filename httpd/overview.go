@@ -1,9 +1,11 @@
 package httpd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"postern/backend"
@@ -67,6 +69,9 @@ func fillingText(f *backend.Filling) string {
 	return text
 }
 
+// maxAttention is how many things to look at the overview names: a lapsed sign-in of an app concerns all its mailboxes.
+const maxAttention = 20
+
 // attention is something that wants a person.
 type attention struct {
 	Tone   Tone
@@ -80,9 +85,12 @@ type attention struct {
 type overviewData struct {
 	Version   string
 	Started   time.Time
-	Mailboxes []mailboxRow
+	Mailboxes []mailboxRow // those worst off first where there are more than overviewRows
+	All       int          // mailboxes
+	Hidden    int          // of them, those that are not in Mailboxes
 	InStep    int
-	Attention []attention
+	Attention []attention // the first maxAttention
+	Things    int         // all there are
 	Queue     backend.QueueState
 	Listeners []Listener
 	Sessions  map[string]int // logged in, by protocol
@@ -110,9 +118,9 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 	for _, l := range d.Listeners {
 		d.Sessions[l.Protocol] += l.LoggedIn
 	}
-	for _, a := range b.Accounts() {
-		row := s.mailboxRow(a)
-		d.Mailboxes = append(d.Mailboxes, row)
+	d.Mailboxes = s.mailboxRows()
+	d.All = len(d.Mailboxes)
+	for _, row := range d.Mailboxes {
 		switch {
 		case row.Tone == Good:
 			d.InStep++
@@ -124,6 +132,12 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 			d.Attention = append(d.Attention, attention{row.Tone, row.Address, text, row.Advice, mailboxPath(row.Address), row.Since})
 		}
 	}
+	if d.Hidden = max(0, d.All-overviewRows); d.Hidden > 0 {
+		worstFirst(d.Mailboxes)
+		d.Mailboxes = d.Mailboxes[:overviewRows]
+	}
+	mailboxes := d.Attention // last, since they may be many
+	d.Attention = nil
 	for i, in := range d.SignIns {
 		d.SignIns[i].Problem = withoutAdvice(in.Problem, in.Advice)
 	}
@@ -152,5 +166,12 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 		d.Attention = append(d.Attention, attention{Tone: Warn, What: "Log-in", Text: fmt.Sprintf("%s at %s is locked out for wrong passwords until %s", who, l.Remote,
 			l.Until.Local().Format("15:04")), Link: "/logins"})
 	}
+	d.Attention = append(d.Attention, mailboxes...)
+	slices.SortStableFunc(d.Attention, func(a, b attention) int { // what somebody must act on comes first
+		rank := map[Tone]int{Bad: 0, Warn: 1}
+		return cmp.Compare(rank[a.Tone], rank[b.Tone])
+	})
+	d.Things = len(d.Attention)
+	d.Attention = d.Attention[:min(len(d.Attention), maxAttention)]
 	return d, nil
 }

@@ -32,6 +32,7 @@ type page struct {
 // is shown in an element with that id.
 var pages = map[string]*page{
 	"/{$}":                 {"overview", "overview", []string{"overview-live"}, (*Server).overview},
+	"/mailboxes":           {"mailboxes", "overview", []string{"mailboxes-live"}, (*Server).mailboxes},
 	"/mailboxes/{address}": {"mailbox", "overview", []string{"mailbox-live", "mailbox-folders"}, (*Server).mailbox},
 	"/queue":               {"queue", "queue", []string{"queue-summary", "queue-rows"}, (*Server).queue},
 	"/queue/{id}":          {"message", "queue", []string{"message-live"}, (*Server).message},

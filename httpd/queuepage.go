@@ -26,6 +26,7 @@ type queueData struct {
 	Mailboxes []string
 	Rows      []backend.QueuedMessage
 	Next      string // address of the next page, "" for none
+	First     string // of the first
 	Here      string // this page, to come back to
 }
 
@@ -49,16 +50,18 @@ func (s *Server) queue(r *http.Request) (string, any, error) {
 	if d.Rows, err = s.opts.Backend.Queue(r.Context(), d.Query); err != nil {
 		return "", nil, err
 	}
+	address := url.Values{"state": {d.Query.State}}
+	if d.Query.Text != "" {
+		address.Set("text", d.Query.Text)
+	}
+	if d.Query.Mailbox != "" {
+		address.Set("mailbox", d.Query.Mailbox)
+	}
+	d.First = "/queue?" + address.Encode()
 	if len(d.Rows) > queuePage {
 		d.Rows = d.Rows[:queuePage]
-		next := url.Values{"state": {d.Query.State}, "before": {d.Rows[queuePage-1].ID}}
-		if d.Query.Text != "" {
-			next.Set("text", d.Query.Text)
-		}
-		if d.Query.Mailbox != "" {
-			next.Set("mailbox", d.Query.Mailbox)
-		}
-		d.Next = "/queue?" + next.Encode()
+		address.Set("before", d.Rows[queuePage-1].ID)
+		d.Next = "/queue?" + address.Encode()
 	}
 	return "Queue and message log", d, nil
 }

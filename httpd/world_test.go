@@ -30,6 +30,7 @@ const (
 type world struct {
 	t    *testing.T
 	sim  *graphsim.Sim
+	cfg  backend.Config
 	b    *backend.Backend
 	s    *Server
 	host string
@@ -52,7 +53,7 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 		t.Fatal(err)
 	}
 	metrics := NewMetrics("1.2.3")
-	w.b, err = backend.New(backend.Config{
+	w.cfg = backend.Config{
 		State: t.TempDir(), Observer: metrics.Observer(), QueueLifetime: time.Hour, LogSubject: true, Poll: time.Second, CacheBodies: 1e6,
 		Credentials: map[string]token.Credential{"c": {Name: "c", Tenant: tenant, ClientID: app, ClientSecret: appKey, Cloud: token.Global,
 			LoginURL: srv.URL, GraphURL: srv.URL, SecretEnds: time.Now().Add(10 * 24 * time.Hour)},
@@ -61,8 +62,8 @@ func newWorld(t *testing.T, change func(*Options)) *world {
 		Mailboxes: []backend.MailboxConfig{{Address: alice, Credential: "c"}, {Address: bob, Credential: "c"}},
 		Logins: []backend.LoginConfig{{Username: "admin", PasswordHash: hash, Admin: true},
 			{Username: alice, PasswordHash: hash, Mailbox: alice, SMTP: true, IMAP: true}},
-	})
-	if err != nil {
+	}
+	if w.b, err = backend.New(w.cfg); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
