@@ -692,3 +692,29 @@ func TestAppendImportMIME(t *testing.T) {
 		t.Errorf("in Graph: %+v", info)
 	}
 }
+
+// The answer to the last piece of an attachment is lost: nobody tells whether the attachment is there. APPEND succeeds all
+// the same, and nothing half-made stays.
+func TestAppendUploadAnswerLost(t *testing.T) {
+	quickly(t)
+	for _, mailbox := range []string{"Archive", "Drafts"} {
+		for _, fault := range []graphsim.Fault{{DropAfter: true}, {Status: 504, AfterEffect: true}, {TruncateBody: true}} {
+			sim, url := newSim(t, graphsim.Options{})
+			b, stop := start(t, testConfig(t, url, t.TempDir()))
+			a := accountOf(t, b, alice)
+			text, _ := largeMessage("mixed", 5<<20)
+			fault.Method, fault.Skip, fault.Times = "PUT", 1, 1 // the second of two pieces
+			inject(t, sim, fault)
+			uid, err := appendMail(t, a, mailbox, []byte(text), time.Time{}, imap.FlagSeen)
+			if err != nil || uid == 0 {
+				t.Errorf("%s, %+v: %v", mailbox, fault, err)
+				continue
+			}
+			made := sim.Messages(alice, strings.ToLower(mailbox))
+			if len(made) != 1 || !made[0].IsRead || len(made[0].Files) != 1 {
+				t.Errorf("%s, %+v: %+v", mailbox, fault, made)
+			}
+			stop()
+		}
+	}
+}

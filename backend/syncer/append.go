@@ -175,6 +175,20 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 	if header, err = message.HeaderBytes(body, ix); err != nil {
 		return nil, nil, err
 	}
+	for try := 1; ; try++ {
+		var gone bool
+		made, gone, err = s.createWhole(ctx, row, body, ix, header, in)
+		// An answer that was lost on the way does not tell whether an attachment is there. What was made is gone, so
+		// nothing is there twice if it is made again.
+		if err == nil || !gone || !graph.Unclear(err) || try == createTries || ctx.Err() != nil {
+			return made, header, err
+		}
+		s.log.Info("message is appended anew", "mailbox", row.Name, "err", err)
+	}
+}
+
+// createWhole makes the message once. gone says that one was made in part and is not there any more.
+func (s *Syncer) createWhole(ctx context.Context, row *store.Folder, body *store.Body, ix *message.Index, header []byte, in *Incoming) (made *graph.Message, gone bool, err error) {
 	drafts, _ := s.Role("drafts")
 	var rest []upload
 	asMIME := true // flags are set afterwards
@@ -191,21 +205,22 @@ func (s *Syncer) create(ctx context.Context, row *store.Folder, ix *message.Inde
 		made, rest, err = s.createJSON(ctx, row, body, ix, header, in)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("append message: %w", err)
+		return nil, false, fmt.Errorf("append message: %w", err)
 	}
 	s.writing(made.ID)
 	s.wrote(made.ID, made, properties{})
 	defer s.endWriting(made.ID, len(rest)) // each attachment that is added makes another version
 	if err = s.finish(ctx, made, rest, asMIME, in); err == nil {
-		return made, header, nil
+		return made, false, nil
 	}
 	// Half a message must not stay. The client's context may be what has ended.
 	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	if derr := s.discard(cctx, made.ID); derr != nil && !graph.IsNotFound(derr) {
+	derr := s.discard(cctx, made.ID)
+	if gone = derr == nil || graph.IsNotFound(derr); !gone {
 		s.log.Error("half-made message stays in the mailbox", "mailbox", row.Name, "err", derr)
 	}
-	return nil, nil, fmt.Errorf("append message: %w", err)
+	return nil, gone, fmt.Errorf("append message: %w", err)
 }
 
 // discard removes a message without a trace, or at least from sight.
