@@ -158,6 +158,9 @@ func (a *Account) filled(ctx context.Context, name string) (*store.Folder, error
 	if err := a.syncer.EnsureFilled(ctx, row.ID); err != nil {
 		return nil, err
 	}
+	if row.Fill == store.FillDone {
+		return row, nil
+	}
 	return a.store.Folder(ctx, row.ID)
 }
 

@@ -166,15 +166,30 @@ func (m *Mailbox) HighestModSeq() uint64 {
 	return m.view.modSeq
 }
 
-// UIDs returns all UIDs, ascending.
+// UIDs returns all UIDs, ascending. The list is shared: do not change it.
 func (m *Mailbox) UIDs() []imap.UID {
+	m.view.mu.Lock()
+	defer m.view.mu.Unlock()
+	v := m.view
+	if v.uids == nil {
+		v.uids = make([]imap.UID, len(v.recs))
+		for i := range v.recs {
+			v.uids[i] = v.recs[i].uid
+		}
+	}
+	return v.uids[:len(v.uids):len(v.uids)]
+}
+
+// FirstUnseen returns the first message without \Seen.
+func (m *Mailbox) FirstUnseen() (uid imap.UID, ok bool) {
 	m.view.mu.RLock()
 	defer m.view.mu.RUnlock()
-	out := make([]imap.UID, len(m.view.recs))
 	for i := range m.view.recs {
-		out[i] = m.view.recs[i].uid
+		if m.view.recs[i].flags&store.FlagSeen == 0 {
+			return m.view.recs[i].uid, true
+		}
 	}
-	return out
+	return 0, false
 }
 
 // Messages yields the messages with the given UIDs in that order until yield returns

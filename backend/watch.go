@@ -29,7 +29,8 @@ type view struct {
 	mu      sync.RWMutex
 	uidNext imap.UID
 	modSeq  uint64
-	recs    []record // ascending by uid
+	recs    []record   // ascending by uid
+	uids    []imap.UID // of recs, for those who want only them; nil until somebody asks
 	sets    keywordSets
 	events  []event // in order of modSeq
 	floor   uint64  // events has everything after this
@@ -315,6 +316,7 @@ func (v *view) apply(ch *store.Changes) {
 			continue
 		}
 		v.recs = slices.Insert(v.recs, at, v.recordOf(m))
+		v.uids = nil // others may still look at the old list
 		v.events = append(v.events, event{m.ModSeq, m.UID, added})
 	}
 	for i := range ch.Updated {
@@ -333,6 +335,7 @@ func (v *view) apply(ch *store.Changes) {
 		}
 	}
 	if len(ch.Removed) > 0 {
+		v.uids = nil
 		drop := make(map[imap.UID]uint64, len(ch.Removed))
 		for _, r := range ch.Removed {
 			drop[r.UID] = r.ModSeq

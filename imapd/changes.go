@@ -99,8 +99,18 @@ func (v *view) add(uids []imap.UID) []imap.UID {
 		}
 		uids = uids[i:]
 	}
-	v.uids = append(v.uids, uids...)
+	if len(uids) > 0 {
+		v.ownUIDs()
+		v.uids = append(v.uids, uids...)
+	}
 	return uids
+}
+
+// ownUIDs makes uids the view's own before they are changed.
+func (v *view) ownUIDs() {
+	if v.shared {
+		v.uids, v.shared = append(make([]imap.UID, 0, len(v.uids)+16), v.uids...), false
+	}
 }
 
 // tellExpunges takes the messages that are gone out of the view, in time linear
@@ -110,6 +120,7 @@ func (s *session) tellExpunges() {
 	if s.enabled.qresync {
 		s.enc.Raw("* VANISHED ").UIDs(v.gone).CRLF()
 	}
+	v.ownUIDs()
 	kept, g := 0, 0
 	for _, uid := range v.uids {
 		if g < len(v.gone) && v.gone[g] == uid {

@@ -113,15 +113,16 @@ func (v *view) uidNext() imap.UID {
 }
 
 // firstUnseen returns the sequence number of the first message without \Seen, or 0.
-func (v *view) firstUnseen() (first uint32) {
-	v.messages(selection{{0, v.len()}}, func(seq uint32, msg *backend.Message) bool {
-		if msg.HasFlag(imap.FlagSeen) {
-			return true
-		}
-		first = seq
-		return false
-	})
-	return first
+func (v *view) firstUnseen() uint32 {
+	uid, ok := v.mbox.FirstUnseen()
+	if !ok {
+		return 0
+	}
+	seq, ok := v.seq(uid)
+	if !ok {
+		return 0 // it has come since, and all before it are seen
+	}
+	return seq
 }
 
 // systemFlags are those that every mailbox has.

@@ -21,6 +21,7 @@ type view struct {
 	name    string // as the client names it
 
 	uids   []imap.UID // ascending; sequence number n is uids[n-1]
+	shared bool       // uids are the backend's, see ownUIDs
 	modSeq uint64     // the journal has been taken up to here
 	told   uint64     // the client knows of everything up to here, removals too
 	gone   []imap.UID // of uids, ascending: removed, and the client not told yet
@@ -43,7 +44,7 @@ func newView(ctx context.Context, account *backend.Account, name string, mbox *b
 	// In this order a change between the calls is told once more, never lost.
 	v.modSeq = mbox.HighestModSeq()
 	v.told = v.modSeq
-	v.uids = mbox.UIDs()
+	v.uids, v.shared = mbox.UIDs(), true
 	if err := v.claimRecent(ctx, v.uids); err != nil && ctx.Err() != nil {
 		return nil, err
 	}

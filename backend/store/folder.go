@@ -79,6 +79,19 @@ func (s *Store) folderRow(ctx context.Context, id FolderID) (*folderRow, error) 
 	return scanFolder(st.QueryRowContext(ctx, int64(id)).Scan)
 }
 
+// FolderNamed returns the folder of an account with an IMAP name, or [ErrNotFound].
+func (s *Store) FolderNamed(ctx context.Context, account AccountID, name string) (*Folder, error) {
+	st, err := s.db.reader("SELECT " + folderColumns + " FROM folders WHERE account = ? AND name = ?")
+	if err != nil {
+		return nil, s.db.explain("read folder", err)
+	}
+	f, err := scanFolder(st.QueryRowContext(ctx, int64(account), name).Scan)
+	if err != nil {
+		return nil, s.db.explain("read folder", err)
+	}
+	return &f.Folder, nil
+}
+
 func (t *tx) folder(id FolderID) (*folderRow, error) {
 	st, err := t.stmt("SELECT " + folderColumns + " FROM folders WHERE id = ?")
 	if err != nil {
@@ -244,15 +257,15 @@ func (t *tx) putFolderRow(f *folderRow) error {
 // the higher one.
 func (s *Store) ClaimRecent(ctx context.Context, id FolderID, before imap.UID) (imap.UID, error) {
 	// Mostly nothing is new, and then nothing need be written.
-	f, err := s.folderRow(ctx, id)
-	if err != nil {
+	var known int64
+	if err := s.db.row(ctx, []any{&known}, "SELECT first_recent FROM folders WHERE id = ?", int64(id)); err != nil {
 		return 0, s.db.explain("claim recent", err)
 	}
-	if f.FirstRecent >= before {
-		return f.FirstRecent, nil
+	if imap.UID(known) >= before {
+		return imap.UID(known), nil
 	}
 	var first imap.UID
-	err = s.db.write(ctx, "claim recent", func(t *tx) error {
+	err := s.db.write(ctx, "claim recent", func(t *tx) error {
 		f, err := t.folder(id)
 		if err != nil {
 			return err

@@ -47,11 +47,7 @@ func checkName(name string) error {
 
 // FolderByName returns the folder a client calls name.
 func (s *Syncer) FolderByName(ctx context.Context, name string) (*store.Folder, error) {
-	rows, err := s.o.Store.Folders(ctx, s.o.Account)
-	if err != nil {
-		return nil, err
-	}
-	return byName(rows, name)
+	return s.o.Store.FolderNamed(ctx, s.o.Account, FoldName(name))
 }
 
 func byName(rows []store.Folder, name string) (*store.Folder, error) {
