@@ -247,6 +247,19 @@ func interactive(ctx context.Context) context.Context {
 	return graph.WithLane(ctx, graph.Interactive)
 }
 
+// maySendOnly reports whether the app's token names the right to send and none to read.
+func (a *Account) maySendOnly() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second) // it is at hand, since Graph has judged it
+	defer cancel()
+	tok, err := a.tokens.Token(ctx)
+	if err != nil {
+		return false
+	}
+	c, _ := token.ReadClaims(tok.AccessToken)
+	have := c.Permissions()
+	return slices.Contains(have, "Mail.Send") && !slices.ContainsFunc(have, func(p string) bool { return strings.HasPrefix(p, "Mail.Read") })
+}
+
 // AccountState says how an account is doing, for status pages.
 type AccountState struct {
 	Address   string
@@ -258,6 +271,7 @@ type AccountState struct {
 	Since     time.Time // when LastError first occurred
 	Usage     graph.Usage
 	Filling   *Filling // nil when no folder that is wanted is still to be listed
+	SendOnly  bool     // it cannot be read, and need not: the app may only send, and no login reads it
 }
 
 // State returns the account's state.
@@ -267,6 +281,7 @@ func (a *Account) State() AccountState {
 	if st.Err != nil {
 		out.Kind, _ = explain(st.Err)
 		out.LastError, out.Advice, out.Since = st.Op+": "+st.Err.Error(), advice(st.Err), st.Since
+		out.SendOnly = out.Kind == Denied && !a.backend.logins.read(a) && a.maySendOnly()
 	}
 	return out
 }

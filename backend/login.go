@@ -295,6 +295,23 @@ func (b *Backend) AdminHolds(login *Login, addr netip.Addr) bool {
 	return u != nil && u.Admin && u.PasswordHash == login.origin.PasswordHash && u.inNetworks(addr)
 }
 
+// read reports whether any login may read the account's mailbox.
+func (l *logins) read(a *Account) bool {
+	l.refresh()
+	var addresses []string
+	l.mu.Lock()
+	for _, u := range l.users {
+		if u.IMAP {
+			addresses = append(append(addresses, u.Mailbox), u.Shared...)
+		}
+	}
+	l.mu.Unlock()
+	return slices.ContainsFunc(addresses, func(address string) bool {
+		other, ok := l.account(address)
+		return ok && other == a
+	})
+}
+
 // HasAdmin reports whether any login may use the pages.
 func (b *Backend) HasAdmin() bool {
 	b.logins.refresh()

@@ -438,7 +438,19 @@ func TestMaySendOnly(t *testing.T) {
 		inject(t, sim, graphsim.Fault{Path: "/sendMail$", Times: 1, DropAfter: true})
 		cfg := testConfig(t, url, t.TempDir())
 		cfg.SendUnsure = again
+		hash, err := HashPassword("a password")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Logins = []LoginConfig{{Username: "alice", PasswordHash: hash, Mailbox: alice, SMTP: true}, {Username: "bob", PasswordHash: hash, Mailbox: bob, SMTP: true, IMAP: true}}
 		b, _ := start(t, cfg)
+		for address, sendOnly := range map[string]bool{alice: true, bob: false} {
+			a := accountOf(t, b, address)
+			eventually(t, nil, "a refusal to read", func() bool { return a.State().LastError != "" })
+			if st := a.State(); st.SendOnly != sendOnly || st.Kind != Denied {
+				t.Errorf("%+v", st)
+			}
+		}
 		id, err := submit(t, b, loginOf(t, b, alice), envelope(bob), "From: alice@contoso.example\n\nbody\n")
 		if err != nil {
 			t.Fatal(err)

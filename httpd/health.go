@@ -49,7 +49,7 @@ type accountStatus struct {
 
 // readyz says whether clients should be sent here: 200, or 503 while the program starts or stops, its state folder
 // cannot be written, or a mailbox was never read or needs a person. What passes by itself, such as a busy Graph, does not
-// count: the copy on disk goes on serving.
+// count: the copy on disk goes on serving. A mailbox that the app may only send from, and nobody reads, is as it should be.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
 	answer := readinessOf(s.accounts())
 	if s.opts.Check != nil {
@@ -75,7 +75,9 @@ func readinessOf(accounts []backend.AccountState) readiness {
 	answer := readiness{Ready: true, Accounts: []accountStatus{}}
 	for _, a := range accounts {
 		st := accountStatus{Address: a.Address, Ready: usable(a), LastSync: known(a.LastSync), Problem: a.LastError, Advice: a.Advice}
-		if a.LastError != "" {
+		if a.SendOnly {
+			st.Problem, st.Advice = "", ""
+		} else if a.LastError != "" {
 			st.Since = known(a.Since)
 		}
 		answer.Ready = answer.Ready && st.Ready
@@ -106,7 +108,7 @@ func withoutAdvice(problem, advice string) string {
 }
 
 func usable(a backend.AccountState) bool {
-	return a.Ready && !(a.LastError != "" && (a.Kind == backend.SignInNeeded || a.Kind == backend.Denied))
+	return a.SendOnly || a.Ready && !(a.LastError != "" && (a.Kind == backend.SignInNeeded || a.Kind == backend.Denied))
 }
 
 func known(t time.Time) *time.Time {

@@ -38,6 +38,8 @@ func (s *Server) mailboxRow(a *backend.Account) mailboxRow {
 		row.Throttled += m.Throttled
 	}
 	switch f := st.Filling; {
+	case st.SendOnly:
+		row.Word, row.Detail = "sends only", "The app may not read it, and no login does"
 	case st.LastError != "" && (st.Kind == backend.SignInNeeded || st.Kind == backend.Denied):
 		row.Tone, row.Word, row.Detail = Bad, "needs you", st.LastError
 	case st.Usage.PausedFor > 0:

@@ -24,6 +24,8 @@ func TestReadiness(t *testing.T) {
 		"fine":    {Address: alice, Ready: true, LastSync: time.Now().Add(-3 * time.Second)},
 		"unread":  {Address: bob},
 		"busy":    {Address: bob, Ready: true, LastSync: time.Now().Add(-time.Hour), LastError: "429 too many requests", Kind: backend.Unavailable, Since: time.Now().Add(-time.Minute)},
+		"sends":   {Address: bob, LastError: "403 denied", Kind: backend.Denied, SendOnly: true},
+		"denied":  {Address: bob, LastError: "403 denied", Kind: backend.Denied},
 		"expired": {Address: bob, Ready: true, LastError: "AADSTS7000222: expired", Kind: backend.SignInNeeded, Since: time.Now().Add(-72 * time.Hour)},
 	}
 	for _, tt := range []struct {
@@ -35,6 +37,8 @@ func TestReadiness(t *testing.T) {
 		{"fine", []string{"fine"}, true},
 		{"busy passes", []string{"fine", "busy"}, true},
 		{"never read", []string{"fine", "unread"}, false},
+		{"sends only", []string{"fine", "sends"}, true},
+		{"denied", []string{"fine", "denied"}, false},
 		{"secret expired", []string{"expired", "fine"}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -281,8 +281,8 @@ func (d *doctor) credential(ctx context.Context, name string) []finding {
 		out = append(out, finding{check, failed, detail, remedy})
 	} else {
 		d.tokens[name] = tok
-		c, _ := readClaims(tok)
-		d.named[name] = c.permissions()
+		c, _ := token.ReadClaims(tok)
+		d.named[name] = c.Permissions()
 		detail := "by " + strings.ReplaceAll(string(cred.Kind()), "_", " ")
 		if c.User != "" {
 			detail += " as " + c.User

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -166,33 +164,14 @@ func explainSignIn(err error, cred token.Credential) (detail, remedy string) {
 	return detail, remedy
 }
 
-// claims is what of a token is worth looking at. It is opaque to everything but this diagnosis.
-type claims struct {
-	Roles  []string `json:"roles"`
-	Scopes string   `json:"scp"`
-	User   string   `json:"upn"`
-}
-
-func readClaims(tok string) (c claims, ok bool) {
-	parts := strings.Split(tok, ".")
-	if len(parts) != 3 {
-		return c, false
-	}
-	b, err := base64.RawURLEncoding.DecodeString(parts[1])
-	return c, err == nil && json.Unmarshal(b, &c) == nil
-}
-
-// permissions returns the permissions a token names.
-func (c claims) permissions() []string { return append(strings.Fields(c.Scopes), c.Roles...) }
-
 // rolesFinding says what a token may do, and what it can mean if that is nothing.
 func rolesFinding(name, tok string, delegated bool, unsure string) finding {
 	check := "permissions " + name
-	c, ok := readClaims(tok)
+	c, ok := token.ReadClaims(tok)
 	if !ok {
 		return finding{check, fine, "the token cannot be looked into; only Graph knows what it may do", ""}
 	}
-	have := c.permissions()
+	have := c.Permissions()
 	want := []string{"Mail.ReadWrite", "Mail.Send"}
 	if delegated {
 		want = append(want, "Mail.ReadWrite.Shared", "Mail.Send.Shared")

@@ -353,8 +353,8 @@ func (s *setup) trySignIn(ctx context.Context) (bool, error) {
 		}
 	}
 	if err == nil {
-		c, _ := readClaims(tok)
-		s.named = c.permissions()
+		c, _ := token.ReadClaims(tok)
+		s.named = c.Permissions()
 		s.say("%s", line(fine, "sign-in", "Microsoft takes the credential", ""))
 		f := rolesFinding(s.Name, tok, s.cred.Kind() == token.DeviceCode, "hold")
 		s.say("%s", line(f.Status, "permissions", f.Detail, f.Remedy))
@@ -487,8 +487,8 @@ A running server uses it with its next try.`,
 			if err != nil {
 				return err
 			}
-			who, _ := readClaims(tok)
-			say("Signed in as %s, with %s.", who.User, strings.Join(slices.Sorted(slices.Values(who.permissions())), ", "))
+			who, _ := token.ReadClaims(tok)
+			say("Signed in as %s, with %s.", who.User, strings.Join(slices.Sorted(slices.Values(who.Permissions())), ", "))
 			return nil
 		},
 	}
