@@ -534,7 +534,7 @@ func classify(err error, job *outbox.Job) error {
 	}
 	switch {
 	case graph.Unclear(err):
-		e.Outcome = outbox.Unclear
+		e.Outcome, e.Text = outbox.Unclear, "" // said by the queue
 	case isTokenError(err):
 		e.Status, e.Text = "4.7.0", "Microsoft 365 refuses the sign-in; an administrator must look at it."
 	case graph.IsSendingQuota(err):

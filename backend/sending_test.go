@@ -466,6 +466,9 @@ func TestMaySendOnly(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			if slices.ContainsFunc(events, func(e store.Event) bool { return e.What == "unclear" && !strings.Contains(e.Text, "no clear answer") }) {
+				t.Fatalf("an unclear end is told as something else: %+v", events)
+			}
 			return slices.ContainsFunc(events, func(e store.Event) bool { return strings.Contains(e.Text, "Mail.ReadWrite") })
 		}
 		eventually(t, nil, "a look that is refused", looked)
