@@ -17,6 +17,21 @@ const lockFile = "postern.lock"
 // errLocked is what lockHandle returns when another process has the lock.
 var errLocked = errors.New("locked")
 
+// Running reports whether a process works on the state folder dir. It is known for this machine only, and for users who may
+// write there.
+func Running(dir string) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close() // and with it the lock, if we got it
+	err = lockHandle(f)
+	if errors.Is(err, errLocked) {
+		return true, nil
+	}
+	return false, err
+}
+
 // lockDir makes sure that only one process works on the folder: two would hand
 // out the same UIDs.
 func lockDir(dir string) (*os.File, error) {

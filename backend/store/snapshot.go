@@ -62,7 +62,7 @@ func notCopied(name string) bool {
 		}
 	}
 	switch name {
-	case "spool", "bodies", lockFile, beforeUpdate, restoring, ManifestFile, "reload":
+	case "spool", "bodies", lockFile, beforeUpdate, restoring, ManifestFile, "reload", "config-in-use.json":
 		return true
 	}
 	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, ReplacedPrefix) || strings.HasSuffix(name, ".lock")

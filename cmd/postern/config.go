@@ -185,6 +185,7 @@ func defaultConfig() config {
 type configFile struct {
 	config
 	path     string
+	digest   string // of the text
 	lines    map[string]int
 	expanded map[string]bool
 	errors   []problem
@@ -217,7 +218,7 @@ func explainReadError(path string, err error) error {
 
 // parseConfig reads and checks src. Files it names are looked for beside path.
 func parseConfig(path string, src []byte, getenv func(string) (string, bool)) *configFile {
-	c := &configFile{config: defaultConfig(), path: path, getenv: getenv}
+	c := &configFile{config: defaultConfig(), path: path, digest: digest(src), getenv: getenv}
 	d := decoder{getenv: getenv}
 	d.decode(src, &c.config)
 	c.lines, c.expanded, c.errors = d.lines, d.expanded, d.problems

@@ -194,6 +194,7 @@ func diagnose(ctx context.Context, c *configFile, o doctorOptions, r *report) {
 		r.add(portFinding(ctx, l))
 	}
 	r.add(stateFindings(c.folder())...)
+	r.add(inUseFindings(c)...)
 	if o.sendTest != "" {
 		r.add(d.sendTest(ctx, o.sendFrom, o.sendTest))
 	}

@@ -112,6 +112,9 @@ func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os
 		return err
 	}
 	ready := func() {
+		if err := noteInUse(conf); err != nil {
+			log.Warn("postern doctor will not know which configuration holds", "err", err)
+		}
 		for _, l := range s.fronts {
 			fmt.Fprintf(out, "%s listening on %s, tls %s\n", l.conf.Protocol, l.port.addr(), l.conf.TLS)
 		}
@@ -122,6 +125,11 @@ func serve(ctx context.Context, holds *atomic.Pointer[configFile], hup <-chan os
 		defer s.systemd.ready()
 		next, answer := reloadConfig(holds.Load(), s, log)
 		holds.Store(next)
+		if answer.Taken {
+			if err := noteInUse(next); err != nil {
+				log.Warn("postern doctor will not know which configuration holds", "err", err)
+			}
+		}
 		if r, ok := request.(reloadRequest); ok && r.nonce != "" {
 			answer.Nonce = r.nonce
 			if err := answerReload(next.folder(), answer); err != nil {

@@ -93,7 +93,8 @@ async function walk(browser) {
   await page.keyboard.press("Enter");
   await page.getByRole("alert").filter({ hasText: "Wrong user name or password" }).waitFor();
   await picture(page, "signin-wrong");
-  await page.keyboard.type(PASSWORD); // the password has the focus
+  await page.locator("#password:focus").waitFor(); // it has the focus by itself
+  await page.keyboard.type(PASSWORD);
   await page.keyboard.press("Enter");
   await page.waitForURL(BASE + "/queue");
   await page.keyboard.press("Tab");
