@@ -254,8 +254,14 @@ type Body struct {
 
 // Body opens a message's kept bytes, or returns [ErrNoBody].
 func (s *Store) Body(ctx context.Context, id MessageID) (*Body, error) {
-	return s.openBody(ctx, `SELECT b.id, b.file, b.size, b.accessed, b.idx FROM messages m
-		JOIN bodies b ON b.id = m.body WHERE m.id = ?`, int64(id))
+	if row, ok := s.bodies.ahead.take(id); ok {
+		if b, err := s.openFile(ctx, row); err == nil {
+			return b, nil
+		}
+		// The row is out of date, or else the next one says what is wrong.
+	}
+	row, err := s.bodyRow(ctx, id)
+	return s.openBody(ctx, row, err)
 }
 
 // BodyOf is Body for the message with a UID in a folder.
@@ -265,49 +271,58 @@ func (s *Store) BodyOf(ctx context.Context, folder FolderID, uid imap.UID) (*Bod
 
 // StagedBody opens a staged body, or returns [ErrNoBody].
 func (s *Store) StagedBody(ctx context.Context, id BodyID) (*Body, error) {
-	return s.openBody(ctx, "SELECT b.id, b.file, b.size, b.accessed, b.idx FROM bodies b WHERE b.id = ?", int64(id))
+	var row bodyRow
+	err := s.db.row(ctx, []any{&row.id, &row.name, &row.size, &row.accessed, &row.index},
+		"SELECT b.id, b.file, b.size, b.accessed, b.idx FROM bodies b WHERE b.id = ?", int64(id))
+	return s.openBody(ctx, row, err)
 }
 
-func (s *Store) openBody(ctx context.Context, query string, key int64) (*Body, error) {
-	var id, size, accessed int64
-	var name string
-	var index []byte
-	err := s.db.row(ctx, []any{&id, &name, &size, &accessed, &index}, query, key)
-	if errors.Is(err, ErrNotFound) {
-		return nil, ErrNoBody
-	}
-	if err != nil {
-		return nil, s.db.explain("open body", err)
-	}
-	b := &Body{s: s, id: BodyID(id), index: index}
+// openFile opens the file of a body.
+func (s *Store) openFile(ctx context.Context, row bodyRow) (*Body, error) {
+	b := &Body{s: s, id: BodyID(row.id), index: row.index}
 	s.bodies.acquire(b.id)
-	f, err := os.Open(s.bodies.path(name))
+	f, err := os.Open(s.bodies.path(row.name))
 	if err == nil {
-		if b.r, err = newFrameReader(s.bodies.codec, f); err == nil && b.r.size != size {
+		if b.r, err = newFrameReader(s.bodies.codec, f); err == nil && b.r.size != row.size {
 			err = errDamaged
 		}
 		if err != nil {
 			f.Close()
 		}
 	}
+	if err != nil {
+		s.bodies.unacquire(b.id)
+		return nil, err
+	}
+	s.bodies.touch(ctx, b.id, row.accessed)
+	return b, nil
+}
+
+// openBody opens the file of a row that was just read, with the error err.
+func (s *Store) openBody(ctx context.Context, row bodyRow, err error) (*Body, error) {
+	if errors.Is(err, ErrNotFound) {
+		return nil, ErrNoBody
+	}
+	if err != nil {
+		return nil, s.db.explain("open body", err)
+	}
+	b, err := s.openFile(ctx, row)
 	if err == nil {
-		s.bodies.touch(ctx, b.id, accessed)
 		return b, nil
 	}
-	s.bodies.unacquire(b.id)
 	if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errDamaged) {
 		return nil, fmt.Errorf("open body: %w", err)
 	}
 	// Files go after their rows. One that has gone with its row since the row was read, because the message was expunged or
 	// the body evicted, is no surprise; one that has a row still is, and can be read again.
-	rowErr := s.db.row(ctx, []any{new(int64)}, "SELECT id FROM bodies WHERE id = ?", int64(id))
+	rowErr := s.db.row(ctx, []any{new(int64)}, "SELECT id FROM bodies WHERE id = ?", row.id)
 	if errors.Is(rowErr, ErrNotFound) {
 		return nil, ErrNoBody
 	}
 	if rowErr != nil {
 		return nil, s.db.explain("open body", rowErr)
 	}
-	if dropErr := s.bodies.drop(ctx, b.id, err); dropErr != nil {
+	if dropErr := s.bodies.drop(ctx, BodyID(row.id), err); dropErr != nil {
 		return nil, dropErr
 	}
 	return nil, ErrNoBody

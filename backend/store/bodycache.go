@@ -32,6 +32,8 @@ type bodyCache struct {
 	flushed int64            // when they were written last, Unix seconds
 
 	evicting sync.Mutex
+
+	ahead aheadRows
 }
 
 const (
@@ -148,11 +150,12 @@ func (c *bodyCache) insert(t *tx, w *BodyWriter, name string, index []byte, from
 	return BodyID(id), err
 }
 
-// release deletes those of the bodies that no message refers to any more.
+// release deletes those of the bodies that no message refers to any more. One at least has stopped to.
 func (c *bodyCache) release(t *tx, ids []int64) error {
 	if len(ids) == 0 {
 		return nil
 	}
+	t.after = append(t.after, c.ahead.forget)
 	slices.Sort(ids)
 	ids = slices.Compact(ids)
 	used := map[int64]bool{}
@@ -202,6 +205,7 @@ func (c *bodyCache) remove(t *tx, ids []int64) error {
 		return err
 	}
 	t.after = append(t.after, func() {
+		c.ahead.forget()
 		for _, f := range files {
 			c.add(-f.size)
 			c.unlink(f.id, f.name)
