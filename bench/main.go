@@ -35,6 +35,7 @@ type bench struct {
 	sizes    []int  // of mailboxes for imap
 	rounds   int
 	mailers  int           // mailboxes for scale
+	rate     int           // messages a minute, in and out, for each of them
 	duration time.Duration // of scale
 
 	mu   sync.Mutex
@@ -53,6 +54,7 @@ func main() {
 	flag.IntVar(&b.rounds, "rounds", 5, "repetitions of each step; the best and the median are printed")
 	sizes := flag.String("sizes", "20000,100000", "messages in the mailboxes of imap")
 	flag.IntVar(&b.mailers, "mailboxes", 1000, "mailboxes of scale")
+	flag.IntVar(&b.rate, "rate", 10, "messages a minute that each mailbox of scale gets, and as many that it sends")
 	flag.DurationVar(&b.duration, "duration", time.Minute, "how long scale measures")
 	flag.StringVar(&b.postern, "postern", "", "the program to measure; without it it is built")
 	flag.Parse()

@@ -303,9 +303,9 @@ func (w *world) sendLarge(size int) error {
 	return err
 }
 
-// scale runs many mailboxes, each with a client in IDLE, that get ten messages a minute and send ten.
+// scale runs many mailboxes, each with a client in IDLE, that get some messages a minute and send as many.
 func (b *bench) scale() error {
-	const perMinute = 10
+	perMinute := b.rate
 	w, err := b.newWorld(graphsim.Options{Latency: 50 * time.Millisecond}, b.mailers, "imap: {poll: 5s, connections_per_address: 2000}\nsmtp: {wait: 0s}\n", func(sim *graphsim.Sim, user string) {
 		sim.AddSynthetic(user, "inbox", 5, graphsim.Synthetic{MIME: message}) // few: reading texts ahead is no part of what is measured
 	})
