@@ -168,9 +168,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	var err error
 	if s.opts.TLSConfig != nil {
-		err = s.http.ServeTLS(l, "", "")
+		err = s.http.ServeTLS(bounded(l), "", "")
 	} else {
-		err = s.http.Serve(l)
+		err = s.http.Serve(bounded(l))
 	}
 	if errors.Is(err, http.ErrServerClosed) || ctx.Err() != nil {
 		return nil

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -127,4 +131,58 @@ func TestE2ETLSProfiles(t *testing.T) {
 	}
 
 	r.stop()
+}
+
+// Commands that somebody on the way has put behind STARTTLS, before the handshake, are not obeyed within it (CVE-2011-0411).
+func TestE2ENothingBeforeTLS(t *testing.T) {
+	r := newRig(t, nil)
+	for _, tt := range []struct{ listener, hello, start, injected, after, want string }{
+		{"smtp/starttls", "EHLO x\r\n", "STARTTLS\r\n", "MAIL FROM:<evil@y.example>\r\n", "NOOP\r\n", "250 "},
+		{"imap/starttls", "a CAPABILITY\r\n", "b STARTTLS\r\n", "c LOGIN evil evil\r\n", "d NOOP\r\n", "d OK"},
+	} {
+		conn, err := net.Dial("tcp", r.addr[tt.listener])
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		in := bufio.NewReader(conn)
+		until := func(in *bufio.Reader, ends ...string) string {
+			for {
+				l, err := in.ReadString('\n')
+				for _, end := range ends {
+					if strings.HasPrefix(l, end) {
+						return l
+					}
+				}
+				if err != nil {
+					return "" // hung up
+				}
+			}
+		}
+		until(in, "220 ", "* OK")
+		if _, err := io.WriteString(conn, tt.hello); err != nil {
+			t.Fatal(err)
+		}
+		until(in, "250 ", "a OK")
+		if _, err := io.WriteString(conn, tt.start+tt.injected); err != nil {
+			t.Fatal(err)
+		}
+		if until(in, "220 ", "b OK") == "" {
+			continue // refused, which is as good
+		}
+		secure := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}) // somebody on the way would be noticed elsewhere
+		if err := secure.Handshake(); err != nil {
+			continue // what was injected is in the way, and nothing more happens
+		}
+		if _, err := io.WriteString(secure, tt.after); err != nil {
+			t.Fatal(err)
+		}
+		first, _ := bufio.NewReader(secure).ReadString('\n') // "" when it hung up
+		if first != "" && !strings.HasPrefix(first, tt.want) {
+			t.Errorf("%s: the first answer over TLS is %q", tt.listener, first)
+		}
+	}
 }
