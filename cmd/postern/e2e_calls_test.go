@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/smtp"
 	"slices"
 	"strings"
 	"testing"
@@ -268,7 +269,55 @@ func TestE2EGraphCalls(t *testing.T) {
 			t.Errorf("%s has %d messages, want %d", a.mailbox, got, before+100)
 		}
 	}
+	m.sentCopies(user)
 	m.newMail(user)
+}
+
+// sentCopies tells what a client's own copy of a message costs that it sends. There is one in the end.
+func (m *callMeter) sentCopies(user string) {
+	const mails = 10
+	text := func(subject string, i int) []byte {
+		return fmt.Appendf(nil, "From: %s\r\nTo: x@y.example\r\nSubject: %s %d\r\nMessage-ID: <%[2]s.%[3]d@calls.example>\r\nDate: Mon, 23 Nov 2026 10:00:00 +0000\r\n\r\nhello\r\n",
+			user, subject, i)
+	}
+	send := func(msg []byte) {
+		if err := smtp.SendMail(m.addr["smtp/none"], smtp.PlainAuth("", user, e2ePassword, "127.0.0.1"), user, []string{"x@y.example"}, msg); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	file := func(msg []byte) {
+		cmd := m.client.Append("Sent", int64(len(msg)), &imap.AppendOptions{Flags: []imap.Flag{imap.FlagSeen}})
+		if _, err := cmd.Write(msg); err != nil {
+			m.t.Fatal(err)
+		}
+		if err := cmd.Close(); err != nil {
+			m.t.Fatal(err)
+		}
+		if data, err := cmd.Wait(); err != nil || data.UID == 0 {
+			m.t.Fatalf("append: %v %v", data, err)
+		}
+	}
+	for _, o := range []struct {
+		name, subject string
+		steps         [2]func([]byte)
+		each          int
+	}{
+		{"10 messages sent, then their copies to Sent", "after", [2]func([]byte){send, file}, 3},
+		{"10 copies to Sent, then the messages sent", "before", [2]func([]byte){file, send}, 8},
+	} {
+		before := len(m.sim.Messages(user, "sentitems"))
+		cost := m.during(o.name, func() {
+			for i := range mails {
+				for _, step := range o.steps {
+					step(text(o.subject, i))
+				}
+			}
+		}, func() bool {
+			removed := m.sim.CountRequests(func(q graphsim.Request) bool { return strings.HasSuffix(q.Path, "/permanentDelete") })
+			return len(m.sim.Messages(user, "sentitems")) == before+mails && (o.subject == "after" || removed == mails)
+		})
+		m.atMost(o.name, cost, o.each*mails)
+	}
 }
 
 // newMail tells how long a new message takes to an idling client, and what it costs.
