@@ -60,7 +60,7 @@ func oneCopy(t *testing.T, sim *graphsim.Sim, m *Mailbox, uid imap.UID, text str
 	a := m.account
 	defer func() {
 		if t.Failed() {
-			copies, err := a.store.SentCopies(t.Context(), m.view.id)
+			copies, err := a.store.SentCopies(t.Context(), m.view.id, "<once@contoso.example>")
 			dismissed, derr := a.store.DismissedMessages(t.Context(), a.id)
 			marked, others := exchangeCopies(sim, "sentitems")
 			t.Logf("in Graph %d and %d, clients see %v of %d, copies %+v (%v), dismissed %+v (%v)", marked, others, m.UIDs(), uid, copies, err, dismissed, derr)

@@ -49,16 +49,33 @@ func (s *Store) ApplySentCopy(ctx context.Context, folder FolderID, r Remote, c 
 	})
 }
 
-// SentCopies returns the client's copies in a folder that are still there, oldest first.
-func (s *Store) SentCopies(ctx context.Context, folder FolderID) ([]SentCopy, error) {
-	list, err := s.sentCopies(ctx, folder)
+// SentCopies returns the client's copies in a folder with this Message-ID field that are still there, oldest first.
+func (s *Store) SentCopies(ctx context.Context, folder FolderID, messageID string) ([]SentCopy, error) {
+	list, err := s.sentCopies(ctx, folder, "c.message_id = ?", messageID)
 	return list, s.db.explain("list sent copies", err)
 }
 
-func (s *Store) sentCopies(ctx context.Context, folder FolderID) ([]SentCopy, error) {
+// SentCopiesBeside returns those copies of a folder that wait for Exchange's and have a message with the same Message-ID beside them.
+func (s *Store) SentCopiesBeside(ctx context.Context, folder FolderID) ([]SentCopy, error) {
+	first, last := messageIDs(folder)
+	list, err := s.sentCopies(ctx, folder, `c.united = 0 AND EXISTS (SELECT 1 FROM messages own, messages other WHERE own.id = c.message
+		AND other.message_id_hash = own.message_id_hash AND other.message_id_hash <> 0 AND other.message_id = own.message_id
+		AND other.id <> own.id AND other.id BETWEEN ? AND ?)`, first, last)
+	return list, s.db.explain("list sent copies", err)
+}
+
+// HasWaitingCopies reports whether any client's copy in a folder waits for Exchange's.
+func (s *Store) HasWaitingCopies(ctx context.Context, folder FolderID) (bool, error) {
+	first, last := messageIDs(folder)
+	var has int
+	err := s.db.row(ctx, []any{&has}, "SELECT EXISTS (SELECT 1 FROM sent_copies WHERE message BETWEEN ? AND ? AND united = 0)", first, last)
+	return has != 0, s.db.explain("list sent copies", err)
+}
+
+func (s *Store) sentCopies(ctx context.Context, folder FolderID, where string, args ...any) ([]SentCopy, error) {
 	first, last := messageIDs(folder)
 	rows, err := s.db.query(ctx, `SELECT c.message, c.message_id, c.content, c.stored, c.united FROM sent_copies c
-		WHERE c.message BETWEEN ? AND ? AND EXISTS (SELECT 1 FROM messages m WHERE m.id = c.message) ORDER BY c.message`, first, last)
+		WHERE c.message BETWEEN ? AND ? AND EXISTS (SELECT 1 FROM messages m WHERE m.id = c.message) AND `+where+" ORDER BY c.message", append([]any{first, last}, args...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestUnite(t *testing.T) {
 	day := time.Date(2026, 3, 2, 10, 0, 0, 0, time.UTC)
-	theirs := Remote{GraphID: "E", Flags: FlagSeen, FlagsMask: FlagsAll | FlagIsDraft, Keywords: &[]string{}, Received: &day, ThreadID: new("T2")}
+	theirs := Remote{GraphID: "E", Flags: FlagSeen, FlagsMask: FlagsAll | FlagIsDraft, Keywords: &[]string{}, Received: &day, ThreadID: new("T2"), InternetMessageID: new("<1@x>")}
 	for _, tt := range []struct {
 		name  string
 		known bool // Exchange's copy has a UID
@@ -32,11 +32,20 @@ func TestUnite(t *testing.T) {
 				t.Fatal(err)
 			}
 			id := ch.Added[0].ID
+			if waits, err := s.HasWaitingCopies(ctx, folder); err != nil || !waits {
+				t.Errorf("nothing waits: %v", err)
+			}
+			if list, err := s.SentCopiesBeside(ctx, folder); err != nil || len(list) != 0 {
+				t.Errorf("copies with something beside: %+v, %v", list, err)
+			}
 			if tt.known {
 				known := theirs
 				known.Keywords = &[]string{"Theirs"}
 				if _, err := s.Apply(ctx, folder, []Remote{known}, nil, nil); err != nil {
 					t.Fatal(err)
+				}
+				if list, err := s.SentCopiesBeside(ctx, folder); err != nil || len(list) != 1 || list[0].ID != id {
+					t.Errorf("copies with something beside: %+v, %v", list, err)
 				}
 				// A client has answered it and marked it for removal, which is meant for the other one.
 				if _, _, err := s.ChangeFlags(ctx, folder, []FlagChange{{UID: 2, Set: FlagAnswered | FlagDeleted}}); err != nil {
@@ -71,7 +80,10 @@ func TestUnite(t *testing.T) {
 			if err != nil || f.Messages != 1 {
 				t.Errorf("folder has %d messages, %v", f.Messages, err)
 			}
-			copies, err := s.SentCopies(ctx, folder)
+			if waits, err := s.HasWaitingCopies(ctx, folder); err != nil || waits {
+				t.Errorf("something waits still: %v", err)
+			}
+			copies, err := s.SentCopies(ctx, folder, "<1@x>")
 			if err != nil || len(copies) != 1 || !copies[0].United || copies[0].ID != id {
 				t.Errorf("copies are %+v, %v", copies, err)
 			}
@@ -91,7 +103,7 @@ func TestUnite(t *testing.T) {
 			if err := s.PruneSentCopies(ctx, s.now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
-			if copies, err := s.SentCopies(ctx, folder); err != nil || len(copies) != 0 {
+			if copies, err := s.SentCopies(ctx, folder, "<1@x>"); err != nil || len(copies) != 0 {
 				t.Errorf("copies are still %+v, %v", copies, err)
 			}
 		})
@@ -114,7 +126,7 @@ func TestSentCopyMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range []FolderID{folder, other.ID} {
-		if copies, err := s.SentCopies(ctx, id); err != nil || len(copies) != 0 {
+		if copies, err := s.SentCopies(ctx, id, "<1@x>"); err != nil || len(copies) != 0 {
 			t.Errorf("copies of folder %d are %+v, %v", id, copies, err)
 		}
 	}

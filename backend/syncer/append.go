@@ -60,7 +60,7 @@ func (s *Syncer) Append(ctx context.Context, id store.FolderID, in Incoming) (im
 
 	uid, err := s.appendNew(ctx, row, ix, kept, &in, sent)
 	if err == nil && sent != nil {
-		s.settleCopies(context.WithoutCancel(ctx), row)
+		s.settleCopy(context.WithoutCancel(ctx), row, sent)
 	}
 	return uid, err
 }

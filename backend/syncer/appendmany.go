@@ -48,14 +48,12 @@ func (s *Syncer) AppendMany(ctx context.Context, id store.FolderID, ins []Incomi
 			s.unmake(ctx, row, list)
 		}
 	}()
-	sent := false
 	for i := range list {
 		m := &list[i]
 		if m.sent, err = s.sentCopy(id, m.index, m.in); err != nil {
 			return nil, err
 		}
 		if m.sent != nil {
-			sent = true
 			uid, found, err := s.adoptSent(ctx, row, m.kept, m.in, m.sent)
 			if err != nil {
 				return nil, err
@@ -81,8 +79,10 @@ func (s *Syncer) AppendMany(ctx context.Context, id store.FolderID, ins []Incomi
 		uids = append(uids, m.uid)
 	}
 	release()
-	if sent {
-		s.settleCopies(context.WithoutCancel(ctx), row)
+	for i := range list {
+		if c := list[i].sent; c != nil && !list[i].placed {
+			s.settleCopy(context.WithoutCancel(ctx), row, c)
+		}
 	}
 	return uids, nil
 }

@@ -66,7 +66,7 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 		more, err = s.recheck(ctx, f, row)
 		changed = changed || more
 	}
-	if err == nil && (changed || s.copiesLeft(f.id)) {
+	if err == nil && s.copiesLeft(f.id) {
 		s.settleCopies(ctx, row)
 	}
 	return changed, err
@@ -87,6 +87,7 @@ func (s *Syncer) goByList(ctx context.Context, f *folder, row *store.Folder) (ch
 //
 // Clients are let in when the list is complete.
 func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
+	s.unsettleCopies()
 	defer s.walk(f)()
 	// The listing begins in the store before Graph is asked, or before clients are let in: what they append from then on
 	// is not in the pages that have come already, and must not be taken for something that is gone.
@@ -307,6 +308,7 @@ func (s *Syncer) awaitWriters(ctx context.Context, f *folder) {
 
 // relistByList compares the folder with Graph's plain list.
 func (s *Syncer) relistByList(ctx context.Context, f *folder, row *store.Folder) (changed bool, err error) {
+	s.unsettleCopies()
 	defer s.walk(f)()
 	if _, ok := strings.CutPrefix(row.FillLink, deltaMark); ok {
 		if err := s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")}); err != nil {

@@ -174,29 +174,29 @@ func (s *Syncer) uniteArriving(ctx context.Context, row *store.Folder, msgs []*g
 	if role, ok := s.Role("sentitems"); !ok || role != row.ID || len(msgs) == 0 {
 		return nil
 	}
-	copies, err := s.o.Store.SentCopies(ctx, row.ID)
-	if err != nil || !slices.ContainsFunc(copies, waits) {
+	waiting, err := s.o.Store.HasWaitingCopies(ctx, row.ID)
+	if err != nil || !waiting {
 		return err
 	}
 	for _, m := range msgs {
 		if m.InternetMessageID == nil {
 			continue
 		}
-		for i := range copies {
-			c := &copies[i]
-			if !waits(*c) || c.MessageID != strings.TrimSpace(*m.InternetMessageID) {
+		copies, err := s.o.Store.SentCopies(ctx, row.ID, strings.TrimSpace(*m.InternetMessageID))
+		if err != nil {
+			return err
+		}
+		done := false
+		for i := 0; i < len(copies) && !done; i++ {
+			if !waits(copies[i]) {
 				continue
 			}
-			done, err := s.uniteIfOwn(ctx, copies, c, m, remoteOf(m, true))
-			if err != nil {
-				if temporary(err) {
-					return err // the round is asked for again
-				}
-				s.log.Warn("sent copy not compared", "mailbox", row.Name, "err", err)
+			done, err = s.uniteIfOwn(ctx, copies, &copies[i], m, remoteOf(m, true))
+			if temporary(err) {
+				return err // the round is asked for again
 			}
-			if done {
-				c.United = true
-				break
+			if err != nil {
+				s.log.Warn("sent copy not compared", "mailbox", row.Name, "err", err)
 			}
 		}
 	}
@@ -216,9 +216,6 @@ func (s *Syncer) copiesLeft(id store.FolderID) bool {
 // settleCopies unites copies that are both in the replica, and removes those whose place was taken from Graph. What cannot be
 // done now is tried again with the next round of the folder.
 func (s *Syncer) settleCopies(ctx context.Context, row *store.Folder) {
-	if role, ok := s.Role("sentitems"); !ok || role != row.ID {
-		return
-	}
 	s.mu.Lock()
 	s.copies.settled = true // before looking, so that what comes meanwhile is not missed
 	prune := time.Since(s.copies.pruned) > time.Hour
@@ -226,7 +223,10 @@ func (s *Syncer) settleCopies(ctx context.Context, row *store.Folder) {
 		s.copies.pruned = time.Now()
 	}
 	s.mu.Unlock()
-	err := s.uniteKnown(ctx, row)
+	copies, err := s.o.Store.SentCopiesBeside(ctx, row.ID)
+	for i := 0; i < len(copies) && err == nil; i++ {
+		err = s.uniteKnown(ctx, row, copies[i].MessageID)
+	}
 	if err == nil {
 		err = s.removeDismissed(ctx)
 	}
@@ -239,6 +239,19 @@ func (s *Syncer) settleCopies(ctx context.Context, row *store.Folder) {
 	}
 }
 
+// settleCopy does the same for what a client has just stored.
+func (s *Syncer) settleCopy(ctx context.Context, row *store.Folder, c *store.SentCopy) {
+	err := s.uniteKnown(ctx, row, c.MessageID)
+	if err == nil && s.copiesLeft(row.ID) {
+		err = s.removeDismissed(ctx)
+	}
+	if err != nil {
+		s.log.Debug("sent copy is not settled yet", "mailbox", row.Name, "err", err)
+		s.unsettleCopies()
+	}
+}
+
+// unsettleCopies lets the next round of Sent look at all copies: after a listing, which unites none, and where something is left.
 func (s *Syncer) unsettleCopies() {
 	s.mu.Lock()
 	s.copies.settled = false
@@ -246,32 +259,25 @@ func (s *Syncer) unsettleCopies() {
 }
 
 // uniteKnown unites copies with those of Exchange that have got a UID of their own: they were quicker, or came by a listing.
-func (s *Syncer) uniteKnown(ctx context.Context, row *store.Folder) error {
-	copies, err := s.o.Store.SentCopies(ctx, row.ID)
+func (s *Syncer) uniteKnown(ctx context.Context, row *store.Folder, messageID string) error {
+	copies, err := s.o.Store.SentCopies(ctx, row.ID, messageID)
+	if err != nil || !slices.ContainsFunc(copies, waits) {
+		return err
+	}
+	same, err := s.o.Store.ByInternetMessageID(ctx, s.o.Account, messageID)
 	if err != nil {
 		return err
 	}
 	for i := range copies {
 		c := &copies[i]
-		if !waits(*c) {
-			continue
-		}
-		same, err := s.o.Store.ByInternetMessageID(ctx, s.o.Account, c.MessageID)
-		if err != nil {
-			return err
-		}
-		for _, m := range same {
+		for j := 0; j < len(same) && waits(*c); j++ {
+			m := &same[j]
 			if m.Folder != row.ID || m.ID == c.ID {
 				continue
 			}
 			theirs := store.Remote{GraphID: m.GraphID} // its flags are those in the replica
-			done, err := s.uniteIfOwn(ctx, copies, c, &graph.Message{ID: string(m.GraphID)}, theirs)
-			if err != nil {
+			if c.United, err = s.uniteIfOwn(ctx, copies, c, &graph.Message{ID: string(m.GraphID)}, theirs); err != nil {
 				return err
-			}
-			if done {
-				c.United = true
-				break
 			}
 		}
 	}

@@ -117,7 +117,7 @@ CREATE TABLE schema_migrations (
 	);
 INSERT INTO schema_migrations (id, version_id, is_applied, tstamp) VALUES (1, 0, 1, '2026-11-25 10:02:16');
 INSERT INTO schema_migrations (id, version_id, is_applied, tstamp) VALUES (2, 1, 1, '2026-11-25 10:02:16');
-INSERT INTO schema_migrations (id, version_id, is_applied, tstamp) VALUES (3, 2, 1, '2026-11-25 14:04:05');
+INSERT INTO schema_migrations (id, version_id, is_applied, tstamp) VALUES (3, 2, 1, '2026-11-25 15:30:53');
 
 CREATE TABLE sent_copies (
     message    INTEGER PRIMARY KEY, -- messages.id
@@ -146,3 +146,5 @@ CREATE INDEX messages_message_id ON messages (message_id_hash) WHERE message_id_
 CREATE INDEX messages_no_header ON messages (id) WHERE header = 0;
 
 CREATE INDEX messages_pending ON messages (pending_seq) WHERE pending_seq <> 0;
+
+CREATE INDEX sent_copies_message_id ON sent_copies (message_id);

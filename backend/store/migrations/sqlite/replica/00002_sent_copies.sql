@@ -7,6 +7,7 @@ CREATE TABLE sent_copies (
     stored     BIGINT  NOT NULL,    -- Unix seconds
     united     INTEGER NOT NULL     -- 1: it stands for Exchange's own copy
 );
+CREATE INDEX sent_copies_message_id ON sent_copies (message_id);
 
 -- Messages in Graph that are not to be shown: what a client stored, after Exchange's own copy has taken its place.
 CREATE TABLE dismissed (
