@@ -302,7 +302,7 @@ func (m *callMeter) sentCopies(user string) {
 		steps         [2]func([]byte)
 		each          int
 	}{
-		{"10 messages sent, then their copies to Sent", "after", [2]func([]byte){send, file}, 3},
+		{"10 messages sent, then their copies to Sent", "after", [2]func([]byte){send, file}, 4},
 		{"10 copies to Sent, then the messages sent", "before", [2]func([]byte){file, send}, 8},
 	} {
 		before := len(m.sim.Messages(user, "sentitems"))
