@@ -249,6 +249,7 @@ func TestReadPowerShell(t *testing.T) {
 
 // azDocumented are the commands of the Azure CLI that the script uses, with the options it may use.
 // learn.microsoft.com/cli/azure/ (MicrosoftDocs/azure-docs-cli, 2026-08)
+// The script's calls were also given to azure-cli 2.45.0, whose parser takes each, up to "az login" being needed (2026-11).
 var azDocumented = map[string][]string{
 	"cloud show":              {"--name"},
 	"account show":            {"--name"},
