@@ -87,6 +87,23 @@ func (id ObjectID) String() string {
 	return string(id[:1]) + hex.EncodeToString(id[1:])
 }
 
+// FlagTest asks many messages for one flag or keyword.
+type FlagTest struct {
+	flag imap.Flag
+	bit  store.Flags // 0 for a keyword
+}
+
+// NewFlagTest returns a test for a flag or keyword, whose case does not matter.
+func NewFlagTest(flag imap.Flag) FlagTest { return FlagTest{flag, store.FlagBit(flag)} }
+
+// On reports whether the message has the flag.
+func (t FlagTest) On(m *Message) bool {
+	if t.bit != 0 {
+		return m.flags&t.bit != 0
+	}
+	return slices.ContainsFunc(m.keywords, func(k string) bool { return strings.EqualFold(k, string(t.flag)) })
+}
+
 func newObjectID(kind byte, hash [12]byte) (id ObjectID) {
 	id[0] = kind
 	copy(id[1:], hash[:])
@@ -103,12 +120,7 @@ func (m *Message) AppendFlags(dst []imap.Flag) []imap.Flag {
 }
 
 // HasFlag reports whether the message has the flag or keyword, without regard to case.
-func (m *Message) HasFlag(flag imap.Flag) bool {
-	if bit := store.FlagBit(flag); bit != 0 {
-		return m.flags&bit != 0
-	}
-	return slices.ContainsFunc(m.keywords, func(k string) bool { return strings.EqualFold(k, string(flag)) })
-}
+func (m *Message) HasFlag(flag imap.Flag) bool { return NewFlagTest(flag).On(m) }
 
 func hashID(id string) (h [12]byte) {
 	sum := sha256.Sum256([]byte(id))

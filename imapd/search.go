@@ -122,8 +122,9 @@ func (sr *searcher) hit(seq uint32, msg *backend.Message) {
 // metadata goes through all messages with what is in memory.
 func (sr *searcher) metadata() {
 	row := searchRow{}
+	recent := sr.key.uses(searchRecent)
 	sr.v.messages(selection{{0, sr.v.len()}}, func(seq uint32, msg *backend.Message) bool {
-		row.seq, row.msg, row.recent = seq, msg, sr.v.isRecent(msg.UID)
+		row.seq, row.msg, row.recent = seq, msg, recent && sr.v.isRecent(msg.UID)
 		switch sr.env.eval(sr.key, &row) {
 		case yes3:
 			sr.hit(seq, msg)

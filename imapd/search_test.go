@@ -229,6 +229,7 @@ func TestSearchEval(t *testing.T) {
 	} {
 		k := parsedKey(t, "CHARSET UTF-8 "+quoteSearch(tt.key))
 		k.walk(func(k *searchKey) {
+			k.test = backend.NewFlagTest(k.flag)
 			switch set := k.set.(type) {
 			case imap.UIDSet:
 				if set.Contains(70) {

@@ -80,7 +80,7 @@ func (env *searchEnv) eval(k *searchKey, row *searchRow) tri {
 	case searchSet:
 		return triOf(k.sel.has(int(row.seq) - 1))
 	case searchFlag:
-		return triOf(msg.HasFlag(k.flag))
+		return triOf(k.test.On(msg))
 	case searchRecent:
 		return triOf(row.recent)
 	case searchBefore:
@@ -190,11 +190,14 @@ func (sel selection) has(i int) bool {
 	return k < len(sel) && sel[k].lo <= i
 }
 
-// prepare resolves the sets of the tree against the view.
+// prepare resolves the sets of the tree against the view, and makes ready what is asked of many messages.
 func (k *searchKey) prepare(v *view) {
 	k.walk(func(k *searchKey) {
-		if k.op == searchSet {
+		switch k.op {
+		case searchSet:
 			k.sel = v.find(k.set)
+		case searchFlag:
+			k.test = backend.NewFlagTest(k.flag)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/emersion/go-message/charset"
 	"golang.org/x/text/encoding/charmap"
 
+	"postern/backend"
 	"postern/imapd/wire"
 )
 
@@ -56,6 +57,7 @@ type searchKey struct {
 
 	column int               // of searchHeaders.texts
 	sel    selection         // of set
+	test   backend.FlagTest  // for flag
 	needle []byte            // text made ready by foldSearch
 	remote map[imap.UID]bool // what Graph's index found, for messages whose bytes are not kept
 }
