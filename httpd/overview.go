@@ -71,6 +71,9 @@ func fillingText(f *backend.Filling) string {
 	return text
 }
 
+// manyUnclear is how many messages without a clear answer are worth a word; one or two come and go by themselves.
+const manyUnclear = 10
+
 // maxAttention is how many things to look at the overview names: a lapsed sign-in of an app concerns all its mailboxes.
 const maxAttention = 20
 
@@ -156,6 +159,10 @@ func (s *Server) overviewData(ctx context.Context) (*overviewData, error) {
 	}
 	if q.Count["held"] > 0 {
 		d.Attention = append(d.Attention, attention{Tone: Warn, What: "Queue", Text: count(q.Count["held"], "message") + " held until somebody releases them", Link: "/queue?state=held"})
+	}
+	if n := q.Count["unclear"]; n >= manyUnclear {
+		d.Attention = append(d.Attention, attention{Tone: Warn, What: "Queue", Text: "Microsoft 365 gave no clear answer to the sending of " + count(n, "message") + ". They are looked for before they are sent again",
+			Advice: "If this goes on, see Microsoft's service health, and the network or proxy on the way there.", Link: "/queue?state=unclear"})
 	}
 	if !q.Oldest.IsZero() && time.Since(q.Oldest) > time.Hour {
 		d.Attention = append(d.Attention, attention{Tone: Warn, What: "Queue", Text: "The oldest message has been waiting for " + duration(time.Since(q.Oldest)), Link: "/queue"})

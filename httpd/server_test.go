@@ -675,3 +675,18 @@ func TestTroubleShows(t *testing.T) {
 		t.Errorf("another mailbox:\n%s", body)
 	}
 }
+
+// Many messages without a clear answer are worth a word.
+func TestUnclearShows(t *testing.T) {
+	w := newWorld(t, nil)
+	w.signIn()
+	if err := w.sim.Inject(faultOf("sendMail$", 503)); err != nil {
+		t.Fatal(err)
+	}
+	for range manyUnclear {
+		w.submit("unclear")
+	}
+	w.within("unclear messages to show", func() bool {
+		return strings.Contains(w.page("/"), "no clear answer to the sending of 10 messages")
+	})
+}
