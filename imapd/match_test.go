@@ -61,7 +61,7 @@ func TestMatchTime(t *testing.T) {
 	if !newPattern(strings.Repeat("%*", 1<<19)).match(name) {
 		t.Error("wildcards alone did not match")
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("took %v", took)
 	}
 }

