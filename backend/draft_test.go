@@ -91,7 +91,9 @@ func TestDraftOfRefusedMessage(t *testing.T) {
 	inject(t, sim, graphsim.Fault{Path: "/permanentDelete$", Times: 1, Status: 500})
 	inject(t, sim, graphsim.Fault{Path: "/permanentDelete$", Times: 1, Status: 503})
 	inject(t, sim, graphsim.Fault{Method: "DELETE", Path: "/messages/", Times: 1, Status: 500})
-	b, _ := start(t, testConfig(t, url, t.TempDir()))
+	cfg := testConfig(t, url, t.TempDir())
+	cfg.SendWait = time.Minute // the refusal is the answer, however slow the machine
+	b, _ := start(t, cfg)
 	text, _ := largeMessage("mixed", 5<<20)
 	if _, err := submit(t, b, loginOf(t, b, alice), envelope(bob), text); KindOf(err) != TooLarge {
 		t.Fatalf("submit: %v", err)

@@ -13,9 +13,14 @@ import (
 )
 
 const (
-	gather    = 100 * time.Millisecond // clients often change flags one message at a time
-	pushBatch = 200                    // pending messages read from the journal at once; ten batches
-	conflicts = 5                      // tries of a change that others keep colliding with
+	gather = 100 * time.Millisecond // clients often change flags one message at a time
+	// gatherMany is how long is waited while a client goes through a folder, message by message: a pause of it is not its end,
+	// and what is taken to Graph then makes a batch of its own. gatherMost is the longest that any change waits.
+	gatherMany = 500 * time.Millisecond
+	gatherMost = time.Second
+	manyPushed = 20  // messages from which on a client counts as going through a folder: a batch
+	pushBatch  = 200 // pending messages read from the journal at once; ten batches
+	conflicts  = 5   // tries of a change that others keep colliding with
 )
 
 // ChangeFlags commits flag changes to the replica and has them pushed. modified are those left alone because they
@@ -30,11 +35,42 @@ func (s *Syncer) ChangeFlags(ctx context.Context, id store.FolderID, changes []s
 	return modified, err
 }
 
+// gathering decides how long changes wait for others that make a batch with them.
+type gathering struct {
+	first  time.Time // the oldest change that waits; zero: none
+	last   time.Time // end of the last push
+	recent int       // messages pushed by it, and by those shortly before
+}
+
+// changed returns how long to wait for more, now that something has changed.
+func (g *gathering) changed(now time.Time) time.Duration {
+	if g.first.IsZero() {
+		g.first = now
+	}
+	quiet := gather
+	if g.recent >= manyPushed && now.Sub(g.last) < gatherMost {
+		quiet = gatherMany
+	}
+	return max(0, min(quiet, gatherMost-now.Sub(g.first)))
+}
+
+// pushed notes that n messages were pushed.
+func (g *gathering) pushed(now time.Time, n int) {
+	if now.Sub(g.last) > 2*gatherMost {
+		g.recent = 0
+	} else if g.recent > manyPushed {
+		g.recent = manyPushed / 2
+	}
+	g.recent += n
+	g.first, g.last = time.Time{}, now
+}
+
 // pushLoop takes pending changes to Graph until ctx ends.
 func (s *Syncer) pushLoop(ctx context.Context) {
 	timer := time.NewTimer(0) // what an earlier life left
 	defer timer.Stop()
 	fails := 0
+	var g gathering
 	for {
 		select {
 		case <-ctx.Done():
@@ -43,12 +79,13 @@ func (s *Syncer) pushLoop(ctx context.Context) {
 			if fails > 0 {
 				continue // the timer runs
 			}
-			timer.Reset(gather)
+			timer.Reset(g.changed(time.Now()))
 			continue
 		case <-timer.C:
 		}
 		// A client has its answer already, but other programs of the same user wait to see the change.
-		err := s.pushPending(graph.WithLane(ctx, graph.Sending))
+		n, err := s.pushPending(graph.WithLane(ctx, graph.Sending))
+		g.pushed(time.Now(), n)
 		if ctx.Err() != nil {
 			return
 		}
@@ -62,42 +99,47 @@ func (s *Syncer) pushLoop(ctx context.Context) {
 	}
 }
 
-// pushPending pushes until nothing is pending. Changes that are refused for good are undone.
-func (s *Syncer) pushPending(ctx context.Context) error {
+// pushPending pushes what is pending, and returns of how many messages. What comes meanwhile is gathered again. Changes that are
+// refused for good are undone.
+func (s *Syncer) pushPending(ctx context.Context) (pushed int, err error) {
 	tries := 0
 	for {
-		retry, more, err := s.pushNext(ctx)
-		if err != nil || !more {
-			return err
+		retry, n, err := s.pushNext(ctx)
+		pushed += n
+		if err != nil || n == 0 {
+			return pushed, err
 		}
 		if len(retry) == 0 {
 			tries = 0
+			if n < pushBatch && len(s.push) > 0 {
+				return pushed, nil
+			}
 			continue
 		}
 		if tries++; tries >= conflicts {
-			return fmt.Errorf("write flags of %d messages: %w", len(retry), errConflict)
+			return pushed, fmt.Errorf("write flags of %d messages: %w", len(retry), errConflict)
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return pushed, ctx.Err()
 		case <-time.After(time.Duration(tries) * 200 * time.Millisecond):
 		}
 	}
 }
 
-// pushNext pushes the oldest pending changes. more reports whether there were any.
-func (s *Syncer) pushNext(ctx context.Context) (retry []store.Message, more bool, err error) {
+// pushNext pushes the oldest pending changes, and returns of how many messages.
+func (s *Syncer) pushNext(ctx context.Context) (retry []store.Message, n int, err error) {
 	end, err := s.beginPush(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, 0, err
 	}
 	defer end()
 	msgs, err := s.o.Store.Pending(ctx, s.o.Account, pushBatch)
 	if err != nil || len(msgs) == 0 {
-		return nil, false, err
+		return nil, 0, err
 	}
 	retry, err = s.pushSome(ctx, msgs)
-	return retry, true, err
+	return retry, len(msgs), err
 }
 
 // beginPush waits for the push under way. What is pending must be read after that, or an older state of a message would
