@@ -156,12 +156,12 @@ func (s *sessions) answer(n int, w http.ResponseWriter, r *http.Request, body st
 	case http.MethodDelete:
 		s.deleted = true
 		w.WriteHeader(204)
-	default:
-		s.t.Errorf("%s of a session is not documented", r.Method)
-		w.WriteHeader(405)
 	case http.MethodPut:
 		s.puts++
 		s.take(w, r, body)
+	default:
+		s.t.Errorf("%s of a session is not documented", r.Method)
+		w.WriteHeader(405)
 	}
 }
 

@@ -70,12 +70,9 @@ func TestE2EPagesOpenNoMailbox(t *testing.T) {
 			t.Errorf("%s signs in: %d %.200s", user, code, body)
 		}
 	}
-	var paths []string
-	for _, p := range []string{"/", "/queue", "/queue?state=", "/logins", "/clients", "/checks", "/mailboxes/" + sampleUser, "/mailboxes/" + url.PathEscape("../"+sampleUser), "/queue/" + url.PathEscape("../../state/replica.db"),
+	paths := []string{"/", "/queue", "/queue?state=", "/logins", "/clients", "/checks", "/mailboxes/" + sampleUser, "/mailboxes/" + url.PathEscape("../"+sampleUser), "/queue/" + url.PathEscape("../../state/replica.db"),
 		"/assets/..%2f..%2fpostern.yaml", "/assets/../page.go", "//" + "etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/state/replica.db", "/debug/pprof/", "/debug/vars", "/metrics", "/readyz", "/healthz",
-		"/mail", "/mail/config-v1.1.xml?emailaddress=" + sampleUser, "/.well-known/autoconfig/mail/config-v1.1.xml", "/mail/apple.mobileconfig?emailaddress=" + sampleUser} {
-		paths = append(paths, p)
-	}
+		"/mail", "/mail/config-v1.1.xml?emailaddress=" + sampleUser, "/.well-known/autoconfig/mail/config-v1.1.xml", "/mail/apple.mobileconfig?emailaddress=" + sampleUser}
 	for _, p := range paths {
 		open := strings.HasPrefix(p, "/mail/") || strings.HasPrefix(p, "/.well-known") || p == "/mail" || p == "/metrics" || p == "/readyz" || p == "/healthz"
 		code, body := do(stranger, "GET", p, sampleOther, nil)
