@@ -104,9 +104,11 @@ func (t FlagTest) On(m *Message) bool {
 	return slices.ContainsFunc(m.keywords, func(k string) bool { return strings.EqualFold(k, string(t.flag)) })
 }
 
-func newObjectID(kind byte, hash [12]byte) (id ObjectID) {
+// newObjectID makes an id of one of Graph's.
+func newObjectID(kind byte, graphID string) (id ObjectID) {
+	sum := sha256.Sum256([]byte(graphID))
 	id[0] = kind
-	copy(id[1:], hash[:])
+	copy(id[1:], sum[:])
 	return id
 }
 
@@ -122,23 +124,14 @@ func (m *Message) AppendFlags(dst []imap.Flag) []imap.Flag {
 // HasFlag reports whether the message has the flag or keyword, without regard to case.
 func (m *Message) HasFlag(flag imap.Flag) bool { return NewFlagTest(flag).On(m) }
 
-func hashID(id string) (h [12]byte) {
-	sum := sha256.Sum256([]byte(id))
-	copy(h[:], sum[:])
-	return h
-}
-
+// messageLocked fills in m, field by field: a search does so for every message of a folder.
 func (v *view) messageLocked(r *record, m *Message) {
-	*m = Message{
-		UID: r.uid, ModSeq: r.modSeq, Received: timeOf(r.received), Sent: timeOf(r.sent),
-		Size: r.size, SizeExact: r.bits&bitExact != 0,
-		EmailID:   newObjectID('M', r.email),
-		HasHeader: r.bits&(bitHeader|bitBody) != 0, HasBody: r.bits&bitBody != 0,
-		flags: r.flags, keywords: v.sets.sets[r.keywords],
-	}
-	if r.thread != [12]byte{} {
-		m.ThreadID = newObjectID('T', r.thread)
-	}
+	m.UID, m.ModSeq = r.uid, r.modSeq
+	m.Received, m.Sent = timeOf(r.received), timeOf(r.sent)
+	m.Size, m.SizeExact = r.size, r.bits&bitExact != 0
+	m.EmailID, m.ThreadID = r.email, r.thread
+	m.HasHeader, m.HasBody = r.bits&(bitHeader|bitBody) != 0, r.bits&bitBody != 0
+	m.flags, m.keywords = r.flags, v.sets.sets[r.keywords]
 }
 
 // Changes is what happened in a mailbox after some mod-sequence, merged per message. All lists ascend.

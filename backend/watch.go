@@ -45,8 +45,8 @@ type record struct {
 	size     int64
 	received int64 // Unix seconds; noTime for none
 	sent     int64
-	email    [12]byte
-	thread   [12]byte // zero: none
+	email    ObjectID
+	thread   ObjectID // zero: none
 	uid      imap.UID
 	keywords uint32 // index into keywordSets
 	flags    store.Flags
@@ -119,10 +119,10 @@ func timeOf(seconds int64) time.Time {
 func (v *view) recordOf(m *store.Message) record {
 	r := record{
 		modSeq: m.ModSeq, size: m.Size, received: seconds(m.Received), sent: seconds(m.Sent),
-		email: hashID(string(m.GraphID)), uid: m.UID, keywords: v.sets.add(m.Keywords), flags: m.Flags,
+		email: newObjectID('M', string(m.GraphID)), uid: m.UID, keywords: v.sets.add(m.Keywords), flags: m.Flags,
 	}
 	if m.ThreadID != "" {
-		r.thread = hashID(m.ThreadID)
+		r.thread = newObjectID('T', m.ThreadID)
 	}
 	if m.SizeExact {
 		r.bits |= bitExact
