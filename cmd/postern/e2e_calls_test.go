@@ -174,7 +174,7 @@ func TestE2EGraphCalls(t *testing.T) {
 	t.Logf("while the list was read, %d of the newest %d messages were read ahead", ahead-len(unread), ahead)
 	// When the others are read nothing is left to ask.
 	rest := m.during("reading ahead", func() {
-		within(t, 2*time.Minute, "the newest messages are read ahead", func() bool {
+		within(t, 5*time.Minute, "the newest messages are read ahead", func() bool {
 			return r.sim.CountRequests(isWhole) >= len(unread)
 		})
 	}, nil)
