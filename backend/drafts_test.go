@@ -205,7 +205,7 @@ func TestDraftsKeepTheirUIDs(t *testing.T) {
 				select {
 				case <-stop:
 					return
-				default:
+				case <-time.After(20 * time.Millisecond): // else the rounds use up the budget, and pushes wait
 				}
 				if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
 					t.Error(err)

@@ -15,6 +15,7 @@ type Limits struct {
 	Requests        int           // per RequestWindow
 	Background      int           // of these, how many may be used up when a background call still starts
 	Patient         int           // of these, how many may be used up when a call with patience (WithPatience) still starts
+	Unpaced         int           // of mail clients' requests, how many start as they come; further ones are spread, see Budget.pace
 	RequestWindow   time.Duration //
 	UploadBytes     int64         // per UploadWindow
 	UploadWindow    time.Duration
@@ -32,6 +33,7 @@ func DefaultLimits() Limits {
 		Requests:        9600, // of 10,000
 		Background:      8800,
 		Patient:         8200,
+		Unpaced:         4000,
 		RequestWindow:   10 * time.Minute,
 		UploadBytes:     145_000_000, // of 150 MB
 		UploadWindow:    5 * time.Minute,
@@ -50,6 +52,8 @@ type Budget struct {
 	running  int // slots in use
 	others   int // of these, not of Interactive calls
 	requests window
+	clients  window    // of requests, those of mail clients that wait
+	next     time.Time // for mail clients, while they are spread
 	uploads  window
 	sends    window
 	paused   time.Time // nothing starts before; from Retry-After
@@ -72,6 +76,7 @@ type waiter struct {
 	demand
 	since  time.Time
 	latest time.Time     // when known to start later than this, it is refused
+	turn   time.Time     // the same for its turn among mail clients'
 	ready  chan struct{} // closed with got or err set
 	got    int           // slots
 	err    error
@@ -92,6 +97,9 @@ func NewBudget(l Limits) *Budget {
 	if l.Patient <= 0 {
 		l.Patient = max(1, l.Requests*85/100)
 	}
+	if l.Unpaced <= 0 {
+		l.Unpaced = max(1, l.Requests*42/100)
+	}
 	def(&l.RequestWindow, d.RequestWindow)
 	def(&l.UploadBytes, d.UploadBytes)
 	def(&l.UploadWindow, d.UploadWindow)
@@ -102,6 +110,7 @@ func NewBudget(l Limits) *Budget {
 	return &Budget{
 		limits:   l,
 		requests: window{span: l.RequestWindow, limit: int64(l.Requests)},
+		clients:  window{span: l.RequestWindow, limit: int64(l.Unpaced)},
 		uploads:  window{span: l.UploadWindow, limit: l.UploadBytes},
 		sends:    window{span: l.SendWindow, limit: int64(l.Sends)},
 	}
@@ -189,6 +198,35 @@ func (b *Budget) earliestLocked(d demand, now time.Time) time.Time {
 	return at
 }
 
+// pacedLocked returns the first time at which it is the turn of a mail client's request.
+func (b *Budget) pacedLocked(d demand, now time.Time) time.Time {
+	if d.ofClient() && b.next.After(now) && b.clients.when(now, 1, b.clients.limit).After(now) {
+		return b.next
+	}
+	return now
+}
+
+// pacePatience is how long a mail client's request waits for its turn. Sessions keep their clients informed meanwhile, and
+// the wait ends: nobody is refused who would be served.
+const pacePatience = 3 * time.Minute
+
+// ofClient reports whether a mail client waits for the call and is not kept informed meanwhile.
+func (d *demand) ofClient() bool { return d.lane == Interactive && !d.patient && d.requests > 0 }
+
+// pace notes that n requests of mail clients start. A client that works as fast as it can would use up the window within
+// a minute or two, and be refused for the rest of it. So what exceeds a share of the window is spread: the less is
+// left, the slower, so that it lasts until what was used first comes free again.
+func (b *Budget) pace(now time.Time, n int) {
+	if b.clients.add(now, int64(n)); b.clients.sum <= b.clients.limit {
+		return
+	}
+	left := max(1, b.requests.limit-b.requests.sum)
+	if b.next.Before(now) {
+		b.next = now
+	}
+	b.next = b.next.Add(time.Duration(n) * b.limits.RequestWindow / 2 / time.Duration(left))
+}
+
 // acquire waits until the request may start and returns the function that gives its slots back, and how many they are. A
 // wait known to last beyond latest, or beyond ctx's deadline, is refused at once with CodeLocalBudget.
 //
@@ -199,10 +237,16 @@ func (b *Budget) acquire(ctx context.Context, d demand, latest time.Time) (relea
 		return nil, 0, err
 	}
 	d.slots = max(1, min(d.slots, b.limits.Concurrent))
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(latest) {
-		latest = deadline
+	turn := time.Now().Add(pacePatience)
+	if deadline, ok := ctx.Deadline(); ok {
+		if deadline.Before(latest) {
+			latest = deadline
+		}
+		if deadline.Before(turn) {
+			turn = deadline
+		}
 	}
-	w := &waiter{demand: d, since: time.Now(), latest: latest, ready: make(chan struct{})}
+	w := &waiter{demand: d, since: time.Now(), latest: latest, turn: turn, ready: make(chan struct{})}
 	b.mu.Lock()
 	b.queue = append(b.queue, w)
 	b.dispatchLocked()
@@ -298,8 +342,12 @@ func (b *Budget) dispatchLocked() {
 	}
 	allHeld, othersHeld := false, false // for a batch that gathers slots
 	for _, w := range order {
-		if t := b.earliestLocked(w.demand, now); t.After(now) {
-			if t.After(w.latest) {
+		t, paced := b.earliestLocked(w.demand, now), b.pacedLocked(w.demand, now)
+		if refused := t.After(now) && t.After(w.latest) || paced.After(now) && paced.After(w.turn); refused || t.After(now) || paced.After(now) {
+			if paced.After(t) {
+				t = paced
+			}
+			if refused {
 				w.err = &Error{Status: http.StatusTooManyRequests, Code: CodeLocalBudget, RetryAfter: t.Sub(now)}
 				b.finishLocked(w)
 				continue
@@ -333,6 +381,9 @@ func (b *Budget) dispatchLocked() {
 			b.others += w.got
 		}
 		b.requests.add(now, int64(w.requests))
+		if w.ofClient() {
+			b.pace(now, w.requests)
+		}
 		if w.upload > 0 {
 			b.uploads.add(now, w.upload)
 		}

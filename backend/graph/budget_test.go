@@ -3,7 +3,9 @@ package graph
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -116,7 +118,7 @@ func TestWindows(t *testing.T) {
 		n     int // how many start at once
 		again time.Duration
 	}{
-		{"requests", demand{lane: Interactive, requests: 10}, 960, 10 * time.Minute},
+		{"requests", demand{lane: Sending, requests: 10}, 960, 10 * time.Minute},
 		{"background leaves some", demand{lane: Background, requests: 10}, 880, 10 * time.Minute},
 		{"patient calls leave more", demand{lane: Interactive, patient: true, requests: 10}, 820, 10 * time.Minute},
 		{"upload", demand{lane: Sending, requests: 1, upload: 5_000_000}, 29, 5 * time.Minute},
@@ -145,6 +147,67 @@ func TestWindows(t *testing.T) {
 				hold(t, b, tt.each)()
 				if took := time.Since(began); took != tt.again {
 					t.Errorf("the next started after %v, want %v", took, tt.again)
+				}
+			})
+		})
+	}
+}
+
+// Mail clients that work as fast as they can are slowed down, and none is refused: not when the window is nearly used up, and
+// not while others of the mailbox work, too.
+func TestPace(t *testing.T) {
+	for _, tt := range []struct{ clients, batch int }{{1, 1}, {10, 1}, {50, 1}, {50, 5}} {
+		t.Run(fmt.Sprintf("%d clients, %d at once", tt.clients, tt.batch), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := NewBudget(DefaultLimits())
+				began := time.Now()
+				var mu sync.Mutex
+				var starts []time.Time
+				var longest time.Duration
+				work := func(d demand, every time.Duration) {
+					for time.Since(began) < 40*time.Minute {
+						asked := time.Now()
+						release, _, err := b.acquire(t.Context(), d, asked.Add(45*time.Second))
+						if err != nil {
+							if d.ofClient() {
+								t.Errorf("after %v: %v", time.Since(began), err)
+								return
+							}
+							time.Sleep(RetryAfter(err))
+							continue
+						}
+						mu.Lock()
+						for range d.requests {
+							starts = append(starts, time.Now())
+						}
+						if d.ofClient() {
+							longest = max(longest, time.Since(asked))
+						}
+						mu.Unlock()
+						time.Sleep(20 * time.Millisecond)
+						release()
+						time.Sleep(every)
+					}
+				}
+				var wg sync.WaitGroup
+				for range tt.clients {
+					wg.Go(func() { work(demand{lane: Interactive, requests: tt.batch, slots: 1}, 0) })
+				}
+				wg.Go(func() { work(demand{lane: Background, requests: 1, slots: 1}, 2*time.Second) })
+				wg.Wait()
+				before := slices.IndexFunc(starts, func(s time.Time) bool { return s.Sub(began) > 2*time.Minute })
+				if before < 4000 {
+					t.Errorf("%d requests in the first two minutes", before)
+				}
+				for i := 9600; i < len(starts); i++ {
+					if starts[i].Sub(starts[i-9600]) < 10*time.Minute {
+						t.Fatalf("more than 9,600 requests in the ten minutes up to %v", starts[i].Sub(began))
+					}
+				}
+				perWindow := len(starts) / 4
+				t.Logf("%d requests in ten minutes, longest wait %v", perWindow, longest)
+				if perWindow < 6000 {
+					t.Errorf("%d requests in ten minutes", perWindow)
 				}
 			})
 		})

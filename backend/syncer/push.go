@@ -21,6 +21,9 @@ const (
 	manyPushed = 20  // messages from which on a client counts as going through a folder: a batch
 	pushBatch  = 200 // pending messages read from the journal at once; ten batches
 	conflicts  = 5   // tries of a change that others keep colliding with
+
+	gatherScarce = 40 * time.Second // how long when nothing is left of the mailbox's budget: the same message often changes again
+	pushPatience = 30 * time.Second // for the budget
 )
 
 // ChangeFlags commits flag changes to the replica and has them pushed. modified are those left alone because they
@@ -79,12 +82,15 @@ func (s *Syncer) pushLoop(ctx context.Context) {
 			if fails > 0 {
 				continue // the timer runs
 			}
-			timer.Reset(g.changed(time.Now()))
+			now := time.Now()
+			wait := g.changed(now)
+			timer.Reset(max(wait, s.scarcity()-now.Sub(g.first)))
 			continue
 		case <-timer.C:
 		}
-		// A client has its answer already, but other programs of the same user wait to see the change.
-		n, err := s.pushPending(graph.WithLane(ctx, graph.Sending))
+		// A client has its answer already, but other programs of the same user wait to see the change. What clients wait for
+		// comes first when little is left of the budget.
+		n, err := s.pushPending(graph.WithPatience(graph.WithLane(ctx, graph.Sending), pushPatience))
 		g.pushed(time.Now(), n)
 		if ctx.Err() != nil {
 			return
@@ -97,6 +103,16 @@ func (s *Syncer) pushLoop(ctx context.Context) {
 		fails++
 		timer.Reset(backoff(fails, err))
 	}
+}
+
+// scarcity is how long changes are gathered for the sake of the mailbox's budget: the longer, the more of it is used up.
+func (s *Syncer) scarcity() time.Duration {
+	u := s.o.Graph.Budget().Usage()
+	if u.RequestLimit <= 0 {
+		return 0
+	}
+	used := float64(u.Requests) / float64(u.RequestLimit)
+	return time.Duration(used * used * used * float64(gatherScarce))
 }
 
 // pushPending pushes what is pending, and returns of how many messages. What comes meanwhile is gathered again. Changes that are
