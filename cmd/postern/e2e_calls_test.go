@@ -54,7 +54,7 @@ func (m *callMeter) during(name string, do func(), settled func() bool) calls {
 	do()
 	took := time.Since(start)
 	if settled != nil {
-		within(m.t, time.Minute, name+" is in Graph", settled)
+		within(m.t, 5*time.Minute, name+" is in Graph", settled) // folders that nobody has open are looked at each minute or two
 		polls := func() int {
 			return m.sim.CountRequests(func(q graphsim.Request) bool { return strings.HasSuffix(q.Template, "/messages/delta") })
 		}

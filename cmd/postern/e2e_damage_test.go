@@ -62,6 +62,7 @@ func (r *rig) startFails(t *testing.T) string {
 // A damaged replica is told at the start, with what to do. When that has been done mailboxes are read anew under another
 // UIDVALIDITY, and nothing else is lost: not the mail that waits, not the logins of the state folder.
 func TestE2EReplicaDamaged(t *testing.T) {
+	t.Parallel()
 	for _, all := range []bool{false, true} {
 		t.Run(fmt.Sprintf("all of it %v", all), func(t *testing.T) {
 			r := newRig(t, nil)

@@ -341,6 +341,7 @@ func killRun(t *testing.T) (time.Duration, uint64) {
 // and fails now and then. What a client was told stays true: UIDs, flags, where messages are and their bytes; mail that was accepted
 // leaves once, other mail at most once.
 func TestE2EKillPromises(t *testing.T) {
+	t.Parallel()
 	length, seed := killRun(t)
 	users := []string{"w1@contoso.example", "w2@contoso.example", "w3@contoso.example", "w4@contoso.example"}
 	r := newRig(t, func(sim *graphsim.Sim) {

@@ -88,6 +88,7 @@ func TestE2EKillKeepsMailboxes(t *testing.T) {
 
 // Mail that was acknowledged leaves once, whatever happens in between; mail that was not leaves at most once.
 func TestE2EKillKeepsQueue(t *testing.T) {
+	t.Parallel()
 	const each = 8
 	users := []string{"q1@contoso.example", "q2@contoso.example", "q3@contoso.example"}
 	r := newRig(t, nil, users...)

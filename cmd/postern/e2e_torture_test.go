@@ -328,6 +328,7 @@ func (w *torture) view(mailbox string) ([]string, error) {
 // However mail programs, another client, a failing Graph and kill -9 come together: when it is quiet again a mail program sees what
 // Graph has, and no UID has ever meant two messages.
 func TestE2ETorture(t *testing.T) {
+	t.Parallel()
 	const user = "torture@contoso.example"
 	seed, length := uint64(7), 12*time.Second
 	if text := os.Getenv("POSTERN_TORTURE_SEED"); text != "" {

@@ -49,6 +49,7 @@ func faultSeed(t *testing.T) uint64 {
 // ways known, and the program is killed every few seconds. Every message that was acknowledged must arrive
 // exactly once, and no other twice. All chance comes from one seed; the order in which things happen does not.
 func TestFaultRun(t *testing.T) {
+	t.Parallel()
 	program(t)
 	seed := faultSeed(t)
 	messages := faultRun(t)
