@@ -95,7 +95,7 @@ func TestAlarmsAndDashboard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	docs, err := os.ReadFile("../docs/metrics.md")
+	docs, err := os.ReadFile("../docs/operating.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func TestAlarmsAndDashboard(t *testing.T) {
 	for _, m := range regexp.MustCompile(`- alert: (\w+)`).FindAllSubmatch(rules, -1) {
 		alarms = append(alarms, string(m[1]))
 		if !bytes.Contains(docs, []byte("| `"+string(m[1])+"` |")) {
-			t.Errorf("docs/metrics.md does not explain %s", m[1])
+			t.Errorf("docs/operating.md does not explain %s", m[1])
 		}
 		if silent, loud := bytes.Contains(tests, []byte("alertname: "+string(m[1])+", exp_alerts: []")), bytes.Contains(tests, []byte("alertname: "+string(m[1])+"\n        exp_alerts:\n")); !loud || !silent && string(m[1]) != "PosternCertificateEnds" {
 			t.Errorf("rules_test.yml does not test %s where it is silent and where it is not", m[1])
@@ -111,7 +111,7 @@ func TestAlarmsAndDashboard(t *testing.T) {
 	}
 	for _, m := range regexp.MustCompile("\\| `(Postern\\w+)` \\|").FindAllSubmatch(docs, -1) {
 		if !slices.Contains(alarms, string(m[1])) {
-			t.Errorf("docs/metrics.md explains %s, which is no alarm", m[1])
+			t.Errorf("docs/operating.md explains %s, which is no alarm", m[1])
 		}
 	}
 	b, err := os.ReadFile("../deploy/grafana/postern.json")
