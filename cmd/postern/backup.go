@@ -29,7 +29,7 @@ all UIDs into one file, as of one moment. The configuration file, and the secret
 The file is as precious as the state folder: it has mail in it. Restore it with postern restore.`,
 		Example: `  postern backup --config /etc/postern/postern.yaml --output /var/backups/postern.tar.zst
   postern backup --output - | ssh backup@host 'cat >postern.tar.zst'`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, drop, err := where.find(cmd)
 			if err != nil {
@@ -154,7 +154,7 @@ release or purge it. What is released, or with --send all of it, is first looked
 UIDs and UIDVALIDITY stay, so that mail programs keep their copies; new messages get UIDs far above all that were given since the backup.
 With --new-uids the copy of the mailboxes is left out, and mail programs load everything again.`,
 		Example: "  systemctl stop postern\n  postern restore --config /etc/postern/postern.yaml /var/backups/postern.tar.zst\n  systemctl start postern",
-		Args:    cobra.ExactArgs(1),
+		Args:    wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, drop, err := where.find(cmd)
 			if err != nil {

@@ -20,14 +20,14 @@ func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Check or show a configuration file, or print one to start from",
-		Args:  cobra.NoArgs,
+		Args:  wants(0, 0),
 	}
 	check := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Say all that is wrong with a configuration file",
 		Long: `Check reads a configuration file as serve would, and says all that is wrong with it.
 It talks to nobody: whether Microsoft takes the credentials shows when serve starts.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: wants(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, args)
 			if err != nil {
@@ -40,7 +40,7 @@ It talks to nobody: whether Microsoft takes the credentials shows when serve sta
 	cmd.AddCommand(check, configShowCommand(), configSchemaCommand(), &cobra.Command{
 		Use:   "example",
 		Short: "Print a complete configuration file with comments",
-		Args:  cobra.NoArgs,
+		Args:  wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := io.WriteString(cmd.OutOrStdout(), exampleConfig)
 			return err

@@ -18,7 +18,7 @@ func configSchemaCommand() *cobra.Command {
 values and marks mistakes, when the file begins with:
 
   # yaml-language-server: $schema=postern.schema.json`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			e := json.NewEncoder(cmd.OutOrStdout())
 			e.SetIndent("", "  ")

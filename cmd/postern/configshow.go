@@ -24,7 +24,7 @@ func configShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [FILE]",
 		Short: "Print the configuration that holds, defaults filled in and secrets hidden",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  wants(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, args)
 			if err != nil {

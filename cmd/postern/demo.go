@@ -32,7 +32,7 @@ func demoCommand() *cobra.Command {
 		Short: "Try Postern with a sample tenant, without Microsoft 365",
 		Long: `Demo runs Postern in front of a simulated Microsoft 365 in the same process, on loopback only.
 It needs no file, prints a user name, a password and commands to try, and ends with Ctrl-C.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd, slog.LevelWarn)
 			if err != nil {

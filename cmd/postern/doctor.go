@@ -45,7 +45,7 @@ With --send-test it sends one message and waits for it.`,
 		Example: `  postern doctor -c postern.yaml
   postern doctor -c postern.yaml --must-not-reach ceo@contoso.example
   postern doctor -c postern.yaml --send-test alice@contoso.example --json`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

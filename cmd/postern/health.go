@@ -23,7 +23,7 @@ func healthCommand() *cobra.Command {
 		Long: `Health asks the http listener of the configuration for /healthz, or with --ready for /readyz, and ends with status 0 if the answer
 is good and 1 if not. It is for the health checks of containers and monitoring, where there is no curl.`,
 		Example: "  postern health --config /etc/postern/postern.yaml --ready",
-		Args:    cobra.NoArgs,
+		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

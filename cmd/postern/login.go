@@ -21,7 +21,7 @@ func loginCommand() *cobra.Command {
 		Short: "Make, list, change and revoke the logins that mail programs use",
 		Long: `Logins are Postern's own user names and passwords. Microsoft never sees them.
 They stand in the configuration file or in the state folder; a running server takes changes over by itself.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 	}
 	cmd.AddCommand(loginHashCommand(), loginAddCommand(), loginListCommand(), loginShowCommand(), loginRevokeCommand(),
 		loginRenameCommand(), loginPasswdCommand(), loginUnlockCommand())
@@ -34,7 +34,7 @@ func loginHashCommand() *cobra.Command {
 		Short: "Print the hash of a password, for password_hash",
 		Long: `Hash reads a password from standard input, without showing it if that is a terminal,
 and prints what belongs behind password_hash in the configuration file.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			password, err := readPassword(cmd.InOrStdin(), cmd.ErrOrStderr())
 			if err != nil {
@@ -95,7 +95,7 @@ mistaken, because it may have to be typed at a printer.`,
 		Example: `  postern login add -c postern.yaml alice@contoso.example
   postern login add -c postern.yaml scanner --mailbox support@contoso.example --allow smtp --rewrite-from --network 192.0.2.0/24
   postern login add -c postern.yaml admin --allow admin`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

@@ -75,7 +75,7 @@ func loginListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the logins, where they stand and when they were used last",
-		Args:  cobra.NoArgs,
+		Args:  wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, p, err := loginsOf(cmd)
 			if err != nil {
@@ -153,7 +153,7 @@ func loginShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show USERNAME",
 		Short: "Show one login",
-		Args:  cobra.ExactArgs(1),
+		Args:  wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, p, err := loginsOf(cmd)
 			if err != nil {
@@ -194,7 +194,7 @@ func loginRevokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke USERNAME",
 		Short: "Take a login away",
-		Args:  cobra.ExactArgs(1),
+		Args:  wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {
@@ -216,7 +216,7 @@ func loginRenameCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rename USERNAME NEW",
 		Short: "Change the user name of a login; the password stays",
-		Args:  cobra.ExactArgs(2),
+		Args:  wants(2, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, p, err := loginsOf(cmd)
 			if err != nil {
@@ -242,7 +242,7 @@ func loginPasswdCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "passwd USERNAME",
 		Short: "Give a login a new password",
-		Args:  cobra.ExactArgs(1),
+		Args:  wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {
@@ -281,7 +281,7 @@ func loginUnlockCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "unlock USERNAME|ADDRESS",
 		Short: "Let a locked out user or address try again",
-		Args:  cobra.MaximumNArgs(1),
+		Args:  wants(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if all == (len(args) == 1) {
 				return fmt.Errorf("name a user or an address, or write --all")

@@ -23,7 +23,7 @@ func queueCommand() *cobra.Command {
 		Short: "Look at mail that is or was to be sent, and act on it",
 		Long: `Queue shows what was submitted and acts on what has not been sent yet. It works on the state folder,
 beside a running server, which takes notice within a second, and without one.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 	}
 	cmd.AddCommand(queueListCommand(), queueShowCommand(),
 		queueActionCommand(outbox.Retry, "Try again at once", "tried at once", ""),
@@ -118,7 +118,7 @@ func queueListCommand() *cobra.Command {
 		Long: `List shows submitted mail that has not left yet, oldest first. With --all, or --in, also what became of
 mail that was sent, returned or refused, as long as queue.log_keep says.`,
 		Example: "  postern queue list --all --to bob@ --newer 24h",
-		Args:    cobra.NoArgs,
+		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := q.dir(cmd)
 			if err != nil {
@@ -176,7 +176,7 @@ func queueShowCommand() *cobra.Command {
 	show := &cobra.Command{
 		Use:   "show ID...",
 		Short: "Show all that is known of a message, and its log",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  wants(1, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir, err := q.dir(cmd)
 			if err != nil {

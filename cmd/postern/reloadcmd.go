@@ -22,7 +22,7 @@ func reloadCommand() *cobra.Command {
 		Long: `Reload checks the configuration and asks the running server to take it over, as SIGHUP does, and waits for its answer.
 Nobody is disconnected who may still be there. With a fault in it nothing changes, and the exit status is 1.`,
 		Example: "  postern reload -c /etc/postern/postern.yaml",
-		Args:    cobra.NoArgs,
+		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -19,13 +20,17 @@ func rootCommand() *cobra.Command {
 It listens on this machine and does what they ask through Microsoft Graph.
 
 New here? postern demo needs no file and no Microsoft 365: it brings a sample tenant of its own.`,
-		Args:          cobra.NoArgs,
+		Args:          wants(0, 0),
 		SilenceErrors: true, // main prints them
 		SilenceUsage:  true, // a mistake in a file is not answered with a page about flags
 	}
 	cmd.PersistentFlags().String("log-level", envOr("POSTERN_LOG_LEVEL", "info"), "debug, info, warn or error; also from POSTERN_LOG_LEVEL")
 	cmd.PersistentFlags().String("log-format", envOr("POSTERN_LOG_FORMAT", "auto"), "text, json, or auto: text on a terminal, else json; also from POSTERN_LOG_FORMAT")
 	cmd.AddCommand(serveCommand(), demoCommand(), configCommand(), loginCommand(), queueCommand(), sendmailCommand(), doctorCommand(), setupCommand(), signinCommand(), reloadCommand(), backupCommand(), restoreCommand(), healthCommand(), serviceCommand(), versionCommand(), simulatorCommand())
+	cmd.InitDefaultCompletionCmd()
+	refuseUnknown(cmd)
+	// Groups of commands say COMMAND themselves.
+	cmd.SetUsageTemplate(strings.Replace(cmd.UsageTemplate(), "{{if .HasAvailableSubCommands}}\n  {{.CommandPath}} [command]{{end}}", "", 1))
 	return cmd
 }
 

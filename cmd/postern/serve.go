@@ -42,7 +42,7 @@ whose login has lost a right; a configuration with faults changes nothing.
 Under systemd it says when it is ready, reloading or stopping, keeps the line of systemctl status true, and answers the
 watchdog as long as it really works. A listener with address: "systemd:NAME" takes the socket of that name.`,
 		Example: "  postern serve --config /etc/postern/postern.yaml",
-		Args:    cobra.NoArgs,
+		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

@@ -29,11 +29,11 @@ func serviceCommand() *cobra.Command {
 on Windows. It starts with the machine and is started anew when it fails. The deb and rpm packages do this by themselves.
 
 All but status need the rights of an administrator.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 	}
 	add := func(use, short, long string, run func(*service) error) {
 		sub := &cobra.Command{
-			Use: use, Short: short, Long: long, Args: cobra.NoArgs,
+			Use: use, Short: short, Long: long, Args: wants(0, 0),
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				s, err := newService(cmd)
 				if err != nil {

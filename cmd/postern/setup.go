@@ -38,7 +38,7 @@ az for the Azure CLI, powershell for the Az module, msgraph for Microsoft Graph 
 		Example: `  postern setup
   postern setup --print-script msgraph >register.ps1
   postern setup --no-input --tenant contoso.example --client-id ID --client-secret-file secret.txt --mailbox alice@contoso.example`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if script != "" {
 				text, err := setupScript(scriptOptions{kind: script, group: group, certificate: a.Certificate, clientID: a.ClientID, cloud: a.Cloud})

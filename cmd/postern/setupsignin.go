@@ -456,7 +456,7 @@ func signinCommand() *cobra.Command {
 		Long: `Signin prints an address and a code. Who opens the one and enters the other, on any device, signs in for
 the credential; Postern keeps an encrypted refresh token in its state folder and needs nobody from then on.
 A running server uses it with its next try.`,
-		Args: cobra.ExactArgs(1),
+		Args: wants(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path, err := configPath(cmd, nil)
 			if err != nil {

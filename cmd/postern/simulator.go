@@ -30,7 +30,7 @@ func simulatorCommand() *cobra.Command {
 credential at it. With --seed demo it has the tenant ` + sampleTenant + `,
 the client id ` + sampleClientID + ` with the secret ` + sampleSecret + `,
 and the mailboxes ` + sampleUser + `, ` + sampleShared + ` and ` + sampleOther + `.`,
-		Args: cobra.NoArgs,
+		Args: wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(cmd, slog.LevelInfo)
 			if err != nil {
