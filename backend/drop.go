@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -334,7 +335,10 @@ func readDropEnvelope(r *bufio.Reader, local string) (*Envelope, error) {
 		if !plainAddress(rc.Address) {
 			return nil, errors.New("a recipient's address is malformed")
 		}
-		env.Recipients = append(env.Recipients, Recipient{Address: rc.Address, Notify: rc.Notify})
+		// Local users may all be one address, which may be named besides: it gets the message once.
+		if !slices.ContainsFunc(env.Recipients, func(r Recipient) bool { return strings.EqualFold(r.Address, rc.Address) }) {
+			env.Recipients = append(env.Recipients, Recipient{Address: rc.Address, Notify: rc.Notify})
+		}
 	}
 	return env, nil
 }

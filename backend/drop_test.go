@@ -27,6 +27,9 @@ func TestDropForLocalUsers(t *testing.T) {
 			r, err := b.store.Outbox().Get(t.Context(), id)
 			return err == nil && r.State == store.StateSent
 		})
+		if r, err := b.store.Outbox().Get(t.Context(), id); err != nil || len(r.Recipients) != 2 {
+			t.Errorf("queued for %+v, error %v", r.Recipients, err)
+		}
 		stop()
 		d := sim.Delivered()
 		if len(d) != 1 || len(d[0].Recipients) != 2 || !slices.Contains(d[0].Recipients, want) {

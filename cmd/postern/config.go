@@ -83,7 +83,7 @@ type loginConfig struct {
 	RewriteFrom      bool           `yaml:"rewrite_from"`
 	Networks         []netip.Prefix `yaml:"networks"`      // from anywhere when absent
 	FallbackFrom     string         `yaml:"fallback_from"` // the address rewrite_from writes; the mailbox's when absent
-	SaveToSent       string         `yaml:"save_to_sent"`  // true or false; false removes copies from Sent Items
+	SaveToSent       unlessFalse    `yaml:"save_to_sent"`  // false removes copies from Sent Items
 	Rate             int            `yaml:"rate"`          // messages a minute; 0 for smtp.rate
 	Gather           time.Duration  `yaml:"gather"`        // 0 for smtp.gather
 }
@@ -102,7 +102,7 @@ type listenerConfig struct {
 	SendAs       []string       `yaml:"send_as"`       // what it may be sent as, besides the mailbox's addresses
 	RewriteFrom  bool           `yaml:"rewrite_from"`  // makes any other sender the mailbox's address
 	FallbackFrom string         `yaml:"fallback_from"` // or this one
-	SaveToSent   string         `yaml:"save_to_sent"`  // true or false
+	SaveToSent   unlessFalse    `yaml:"save_to_sent"`  // false removes copies from Sent Items
 	TLSMin       string         `yaml:"tls_min"`       // 1.0, 1.1, 1.2 or 1.3
 	ProxyFrom    []netip.Prefix `yaml:"proxy_from"`    // balancers that tell the client's address by the PROXY protocol
 	PublicPort   int            `yaml:"public_port"`   // where clients find it, if not at the address's own; for their autoconfiguration
@@ -157,12 +157,12 @@ type queueConfig struct {
 
 // sendmailConfig is for postern sendmail.
 type sendmailConfig struct {
-	Mailbox      string   `yaml:"mailbox"`       // whose mailbox it goes through; none: sendmail is off
-	Drop         string   `yaml:"drop"`          // folder into which messages are put; state/drop when absent
-	Local        string   `yaml:"local"`         // address for mail to local users, such as root; the mailbox's when absent
-	FallbackFrom string   `yaml:"fallback_from"` // in place of senders that are not the mailbox's
-	SendAs       []string `yaml:"send_as"`       // senders to be left as they are, besides the mailbox's
-	SaveToSent   string   `yaml:"save_to_sent"`  // true or false
+	Mailbox      string      `yaml:"mailbox"`       // whose mailbox it goes through; none: sendmail is off
+	Drop         string      `yaml:"drop"`          // folder into which messages are put; state/drop when absent
+	Local        string      `yaml:"local"`         // address for mail to local users, such as root; the mailbox's when absent
+	FallbackFrom string      `yaml:"fallback_from"` // in place of senders that are not the mailbox's
+	SendAs       []string    `yaml:"send_as"`       // senders to be left as they are, besides the mailbox's
+	SaveToSent   unlessFalse `yaml:"save_to_sent"`  // false removes copies from Sent Items
 }
 
 type cacheConfig struct {

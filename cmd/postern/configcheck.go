@@ -31,7 +31,7 @@ func (c *configFile) check() {
 	mailboxes := c.checkMailboxes()
 	c.checkLogins(mailboxes)
 	if m := c.ExpiryMail; m != "" && !mailboxes[strings.ToLower(m)] {
-		c.errorf("expiry_mail", "%s is not among mailboxes", m)
+		c.errorf("expiry_mail", "%s is not among mailboxes: add it there, with its credential", m)
 	}
 	c.checkListeners()
 	c.checkSMTPListeners(mailboxes)
@@ -169,11 +169,11 @@ func (c *configFile) checkLogins(mailboxes map[string]bool) {
 		case l.Mailbox == "":
 			c.errorf(path, "mailbox is missing: one of those under mailboxes")
 		case !mailboxes[strings.ToLower(l.Mailbox)]:
-			c.errorf(path+".mailbox", "%s is not among mailboxes", l.Mailbox)
+			c.errorf(path+".mailbox", "%s is not among mailboxes: add it there, with its credential", l.Mailbox)
 		}
 		for j, s := range l.Shared {
 			if !mailboxes[strings.ToLower(s)] {
-				c.errorf(fmt.Sprintf("%s.shared[%d]", path, j), "%s is not among mailboxes", s)
+				c.errorf(fmt.Sprintf("%s.shared[%d]", path, j), "%s is not among mailboxes: add it there, with its credential", s)
 			}
 		}
 		for j, s := range l.SendAs {

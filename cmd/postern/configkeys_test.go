@@ -95,6 +95,8 @@ func typeName(t reflect.Type) string {
 		return "duration"
 	case reflect.TypeFor[byteSize]():
 		return "size"
+	case reflect.TypeFor[unlessFalse]():
+		return "true or false"
 	}
 	switch t.Kind() {
 	case reflect.Struct:

@@ -115,7 +115,7 @@ var schemaText = map[string]string{
 	"listeners.rewrite_from":                "Replaces any other sender, also of clients that log in here.",
 	"listeners.fallback_from":               "With rewrite_from, for mail without log-in: the address to write instead.",
 	"listeners.tls_min":                     "The oldest TLS that is spoken; 1.0 and 1.1 need profile: device. Keep the quotes.",
-	"tls.certificate":                       "PEM file, with its chain. Read again on SIGHUP.",
+	"tls.certificate":                       "PEM file, with its chain. A renewed one is noticed by itself.",
 	"tls.key":                               "PEM file.",
 	"smtp":                                  "How submission behaves.",
 	"smtp.wait":                             "How long a client waits behind its message for Microsoft's own answer; 0s queues at once. At most 5m.",
@@ -178,6 +178,9 @@ func schemaOf(t reflect.Type, path string) schema {
 		return s
 	case reflect.TypeFor[netip.Prefix]():
 		s["type"] = "string"
+		return s
+	case reflect.TypeFor[unlessFalse]():
+		s["type"] = []string{"boolean", "string"}
 		return s
 	}
 	switch t.Kind() {

@@ -35,7 +35,7 @@ func (c *configFile) checkSMTPListeners(mailboxes map[string]bool) {
 		case len(l.Networks) > 0 && l.Mailbox == "":
 			c.errorf(path, "mailbox is missing: the one that mail from networks goes through")
 		case l.Mailbox != "" && !mailboxes[strings.ToLower(l.Mailbox)]:
-			c.errorf(path+".mailbox", "%s is not among mailboxes", l.Mailbox)
+			c.errorf(path+".mailbox", "%s is not among mailboxes: add it there, with its credential", l.Mailbox)
 		case l.Mailbox != "" && len(l.Networks) == 0:
 			c.errorf(path+".mailbox", "does nothing without networks")
 		}
@@ -69,9 +69,14 @@ func (c *configFile) checkSender(path, addr string) {
 	}
 }
 
-func (c *configFile) checkCopies(path string, value string) {
+// unlessFalse is true or false; a key that is left out means true.
+type unlessFalse string
+
+func (u unlessFalse) off() bool { return u == "false" }
+
+func (c *configFile) checkCopies(path string, value unlessFalse) {
 	if value != "" && value != "true" && value != "false" {
-		c.errorf(path, "write true or false, not %q", value)
+		c.errorf(path, "write true or false, not %q", string(value))
 	}
 }
 
@@ -93,7 +98,7 @@ func (c *configFile) checkSendmail(mailboxes map[string]bool) {
 	case s.Mailbox == "" && s.Drop != "":
 		c.errorf("sendmail", "mailbox is missing: the one that its mail goes through")
 	case s.Mailbox != "" && !mailboxes[strings.ToLower(s.Mailbox)]:
-		c.errorf("sendmail.mailbox", "%s is not among mailboxes", s.Mailbox)
+		c.errorf("sendmail.mailbox", "%s is not among mailboxes: add it there, with its credential", s.Mailbox)
 	}
 	if s.Drop = c.beside(s.Drop); s.Drop == "" && s.Mailbox != "" {
 		s.Drop = filepath.Join(c.State, dropFolder)
@@ -103,7 +108,7 @@ func (c *configFile) checkSendmail(mailboxes map[string]bool) {
 // fixedLogin is the login of clients that need none on the listener.
 func (l listenerConfig) fixedLogin() backend.LoginConfig {
 	return backend.LoginConfig{Username: "listener " + l.Address, Mailbox: l.Mailbox, SendAs: l.SendAs,
-		RewriteFrom: l.RewriteFrom, FallbackFrom: l.FallbackFrom, DropCopy: l.SaveToSent == "false"}
+		RewriteFrom: l.RewriteFrom, FallbackFrom: l.FallbackFrom, DropCopy: l.SaveToSent.off()}
 }
 
 // dropFolder translates the section sendmail.
@@ -112,5 +117,5 @@ func (s sendmailConfig) dropFolder() backend.DropConfig {
 		return backend.DropConfig{}
 	}
 	return backend.DropConfig{Dir: s.Drop, Local: s.Local, Login: backend.LoginConfig{Username: "sendmail", Mailbox: s.Mailbox, SendAs: s.SendAs,
-		RewriteFrom: true, FallbackFrom: s.FallbackFrom, DropCopy: s.SaveToSent == "false"}}
+		RewriteFrom: true, FallbackFrom: s.FallbackFrom, DropCopy: s.SaveToSent.off()}}
 }

@@ -112,7 +112,7 @@ func (p *loginPlaces) checkState(l loginConfig) error {
 	}
 	for _, m := range append([]string{l.Mailbox}, l.Shared...) {
 		if !known(m) && !(m == "" && l.onlyAdmin()) {
-			return fmt.Errorf("%s is not among mailboxes", m)
+			return fmt.Errorf("%s is not among mailboxes: add it there, with its credential", m)
 		}
 	}
 	for _, a := range l.Allow {

@@ -275,7 +275,7 @@ func (s *server) prepare(f *front, cfg backend.Config) (err error) {
 	case "smtp":
 		opts := smtpd.Options{Backend: s.backend, Hostname: hostname(), TLS: smtpd.TLSMode(f.conf.TLS), TLSConfig: s.tlsConfig(f.conf),
 			AllowPlainAuth: f.conf.AllowPlaintext, MaxMessage: cfg.MaxMessage, Logger: log,
-			Device: f.conf.Profile == "device", Networks: f.conf.Networks, RewriteFrom: f.conf.RewriteFrom, DropCopy: f.conf.SaveToSent == "false", Observe: s.metrics.Command("smtp")}
+			Device: f.conf.Profile == "device", Networks: f.conf.Networks, RewriteFrom: f.conf.RewriteFrom, DropCopy: f.conf.SaveToSent.off(), Observe: s.metrics.Command("smtp")}
 		if len(f.conf.Networks) > 0 {
 			if opts.Fixed, err = s.backend.FixedLogin(f.conf.fixedLogin()); err != nil {
 				return err

@@ -53,7 +53,7 @@ func (c *configFile) logins() []backend.LoginConfig {
 	for _, l := range c.Logins {
 		out = append(out, backend.LoginConfig{Username: l.Username, PasswordHash: l.PasswordHash, Mailbox: l.Mailbox, Shared: l.Shared,
 			SMTP: slices.Contains(l.Allow, "smtp"), IMAP: slices.Contains(l.Allow, "imap"), Admin: slices.Contains(l.Allow, "admin"), ReadOnly: l.ReadOnly, SendAs: l.SendAs,
-			RewriteFrom: l.RewriteFrom, Networks: l.Networks, FallbackFrom: l.FallbackFrom, DropCopy: l.SaveToSent == "false",
+			RewriteFrom: l.RewriteFrom, Networks: l.Networks, FallbackFrom: l.FallbackFrom, DropCopy: l.SaveToSent.off(),
 			Rate: l.Rate, Gather: l.Gather})
 	}
 	return out
