@@ -61,10 +61,7 @@ func (s *setup) askAddresses(ctx context.Context, label, flag string, list *[]st
 			return nil
 		}
 		for _, a := range addresses {
-			known := func(b string) bool { return strings.EqualFold(a, b) }
-			if slices.ContainsFunc(s.Mailboxes, known) || slices.ContainsFunc(s.Shared, known) {
-				s.say(a + " is taken already.")
-			} else if s.tryMailbox(ctx, a) {
+			if s.tryMailbox(ctx, a) {
 				*list = append(*list, a)
 			}
 		}
@@ -97,7 +94,7 @@ func (s *setup) tryMailbox(ctx context.Context, address string) bool {
 		return false
 	}
 	if !isMailbox(address) {
-		s.say("That is neither an address nor an object id.")
+		s.say("%s is neither an address nor an object id.", address)
 		return false
 	}
 	for s.mailboxFault(ctx, address) != "" {

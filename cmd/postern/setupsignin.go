@@ -173,6 +173,7 @@ func (s *setup) askSecret() error {
 				if _, err := parseDay(s.SecretExpires); err == nil || s.SecretExpires == "" {
 					break
 				}
+				s.say("That is no day such as 2027-01-31.")
 			}
 		}
 	}
