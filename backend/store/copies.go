@@ -178,8 +178,8 @@ func (e *entry) uniteWith(twin *entry, r *Remote) {
 	if keywords != nil {
 		have = *keywords
 	}
-	if strings.Join(normalKeywords(have), " ") != e.keywords {
-		e.PendingKeywords = true
+	if have = normalKeywords(have); strings.Join(have, " ") != e.keywords {
+		e.touch(have, e.Keywords)
 	}
 }
 

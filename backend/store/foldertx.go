@@ -184,7 +184,7 @@ func (e *entry) differs() bool {
 // stored reports whether the row must be written, apart from its gen.
 func (e *entry) stored() bool {
 	return e.differs() || e.body != e.old.body || e.Pending != e.old.Pending ||
-		e.PendingKeywords != e.old.PendingKeywords || e.PendingSeq != e.old.PendingSeq
+		e.PendingKeywords != e.old.PendingKeywords || e.touched != e.old.touched || e.PendingSeq != e.old.PendingSeq
 }
 
 // count adds a message to the folder's counters, or takes it away.
@@ -311,12 +311,12 @@ func (ft *folderTx) delete(list []*entry, modSeq uint64) error {
 
 func (ft *folderTx) insert(list []*entry) error {
 	rows := newRowInserter(ft.t, `messages (id, folder, graph_id, modseq, flags, keywords, received, sent, size, size_exact,
-		message_id, message_id_hash, thread_id, header, body, pending, pending_keywords, pending_seq, gen)`, 19, "")
+		message_id, message_id_hash, thread_id, header, body, pending, pending_keywords, pending_seq, gen, touched)`, 20, "")
 	for _, e := range list {
 		err := rows.add(int64(e.ID), int64(e.Folder), string(e.GraphID), int64(e.ModSeq), int64(e.Flags), e.keywords,
 			seconds(e.Received), seconds(e.Sent), e.Size, intOf(e.SizeExact),
 			e.InternetMessageID, hashMessageID(e.InternetMessageID), e.ThreadID, e.headerState(), nullable(int64(e.body)),
-			int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen)
+			int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen, e.touched)
 		if err != nil {
 			return err
 		}
@@ -329,15 +329,15 @@ func (ft *folderTx) update(list []*entry) error {
 		var err error
 		if e.onlyFlags() {
 			// By far the most frequent change; it touches no index but that of pending changes.
-			_, err = ft.t.exec("UPDATE messages SET modseq = ?, flags = ?, keywords = ?, pending = ?, pending_keywords = ?, pending_seq = ?, gen = ? WHERE id = ?",
-				int64(e.ModSeq), int64(e.Flags), e.keywords, int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen, int64(e.ID))
+			_, err = ft.t.exec("UPDATE messages SET modseq = ?, flags = ?, keywords = ?, pending = ?, pending_keywords = ?, pending_seq = ?, gen = ?, touched = ? WHERE id = ?",
+				int64(e.ModSeq), int64(e.Flags), e.keywords, int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen, e.touched, int64(e.ID))
 		} else {
 			_, err = ft.t.exec(`UPDATE messages SET modseq = ?, flags = ?, keywords = ?, received = ?, sent = ?, size = ?, size_exact = ?,
 				message_id = ?, message_id_hash = ?, thread_id = ?, header = ?, body = ?,
-				pending = ?, pending_keywords = ?, pending_seq = ?, gen = ? WHERE id = ?`,
+				pending = ?, pending_keywords = ?, pending_seq = ?, gen = ?, touched = ? WHERE id = ?`,
 				int64(e.ModSeq), int64(e.Flags), e.keywords, seconds(e.Received), seconds(e.Sent), e.Size, intOf(e.SizeExact),
 				e.InternetMessageID, hashMessageID(e.InternetMessageID), e.ThreadID, e.headerState(), nullable(int64(e.body)),
-				int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen, int64(e.ID))
+				int64(e.Pending), intOf(e.PendingKeywords), e.PendingSeq, e.gen, e.touched, int64(e.ID))
 		}
 		if err != nil {
 			return err

@@ -62,19 +62,19 @@ func (e *entry) changeLocally(c *FlagChange) bool {
 	var keywords []string
 	if !c.ReplaceKeywords {
 		for _, k := range e.Keywords {
-			if !slices.ContainsFunc(c.RemoveKeywords, func(r string) bool { return strings.EqualFold(r, k) }) {
+			if !hasKeyword(c.RemoveKeywords, k) {
 				keywords = append(keywords, k)
 			}
 		}
 	}
-	before := e.keywords
+	before, list := e.keywords, e.Keywords
 	e.setKeywords(append(keywords, c.AddKeywords...))
 	if strings.EqualFold(before, e.keywords) {
 		// The same list in another case is the same list.
 		e.setKeywords(strings.Fields(before))
 		return diff != 0
 	}
-	e.PendingKeywords = true
+	e.touch(list, e.Keywords)
 	return true
 }
 
@@ -139,7 +139,7 @@ func (s *Store) pushedIn(t *tx, folder FolderID, results []PushResult) (Changes,
 		if e == nil || e.PendingSeq == 0 || e.PendingSeq != r.PendingSeq {
 			continue
 		}
-		e.Pending, e.PendingKeywords, e.PendingSeq = 0, false, 0
+		e.Pending, e.PendingKeywords, e.PendingSeq, e.touched = 0, false, 0, ""
 		if r.Undo != nil {
 			ft.merge(e, r.Undo)
 		}

@@ -43,12 +43,13 @@ const (
 )
 
 const messageColumns = `id, graph_id, modseq, flags, keywords, received, sent, size, size_exact,
-	message_id, thread_id, header, COALESCE(body, 0), pending, pending_keywords, pending_seq, gen`
+	message_id, thread_id, header, COALESCE(body, 0), pending, pending_keywords, pending_seq, gen, touched`
 
 // messageRow is a row of the message table.
 type messageRow struct {
 	Message
 	keywords string // as in the table; Keywords follows it
+	touched  string // keywords that clients have changed since the last push; with PendingKeywords
 	body     BodyID
 	gen      int64
 }
@@ -58,7 +59,7 @@ type messageRow struct {
 type messageScanner struct {
 	id, modSeq, flags, received, sent, size, exact, header, body, pending, pendingKeywords, pendingSeq, gen int64
 
-	graphID, keywords, messageID, threadID string
+	graphID, keywords, messageID, threadID, touched string
 
 	dest []any
 	seen map[string][]string
@@ -67,7 +68,7 @@ type messageScanner struct {
 func newMessageScanner() *messageScanner {
 	s := &messageScanner{seen: map[string][]string{}}
 	s.dest = []any{&s.id, &s.graphID, &s.modSeq, &s.flags, &s.keywords, &s.received, &s.sent, &s.size, &s.exact,
-		&s.messageID, &s.threadID, &s.header, &s.body, &s.pending, &s.pendingKeywords, &s.pendingSeq, &s.gen}
+		&s.messageID, &s.threadID, &s.header, &s.body, &s.pending, &s.pendingKeywords, &s.pendingSeq, &s.gen, &s.touched}
 	return s
 }
 
@@ -81,7 +82,7 @@ func (s *messageScanner) fill(m *messageRow) {
 		HasHeader: s.header == headerKept, HeaderAbsent: s.header == headerAbsent, HasBody: s.body != 0,
 		Pending: Flags(s.pending), PendingKeywords: s.pendingKeywords != 0, PendingSeq: s.pendingSeq,
 	}
-	m.keywords, m.body, m.gen = s.keywords, BodyID(s.body), s.gen
+	m.keywords, m.touched, m.body, m.gen = s.keywords, s.touched, BodyID(s.body), s.gen
 	if s.keywords != "" {
 		list, ok := s.seen[s.keywords]
 		if !ok {
@@ -262,6 +263,29 @@ func (s *Store) Pending(ctx context.Context, account AccountID, limit int) ([]Me
 	return list, s.db.explain("list pending changes", err)
 }
 
+// Touched returns, of messages whose keywords are pending, those keywords that clients have changed: they may be set now or
+// not. What is missing was made pending by a version that did not note them.
+func (s *Store) Touched(ctx context.Context, ids []MessageID) (map[MessageID][]string, error) {
+	touched := make(map[MessageID][]string, len(ids))
+	err := inList(ids, nil, func(in string, args []any) error {
+		rows, err := s.db.query(ctx, "SELECT id, touched FROM messages WHERE touched <> '' AND id IN ("+in+")", args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var id int64
+			var list string
+			if err := rows.Scan(&id, &list); err != nil {
+				return err
+			}
+			touched[MessageID(id)] = strings.Split(list, " ")
+		}
+		return rows.Err()
+	})
+	return touched, s.db.explain("list changed keywords", err)
+}
+
 // MissingHeaders returns messages whose header was neither read nor found absent,
 // highest UID first, at most limit.
 func (s *Store) MissingHeaders(ctx context.Context, folder FolderID, limit int) ([]Message, error) {
@@ -303,7 +327,7 @@ func normalKeywords(list []string) []string {
 		if k == "" || strings.ContainsFunc(k, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 			continue
 		}
-		if !slices.ContainsFunc(out, func(o string) bool { return strings.EqualFold(o, k) }) {
+		if !hasKeyword(out, k) {
 			out = append(out, k)
 		}
 	}
@@ -311,6 +335,23 @@ func normalKeywords(list []string) []string {
 		return cmp.Or(strings.Compare(strings.ToLower(a), strings.ToLower(b)), strings.Compare(a, b))
 	})
 	return out
+}
+
+// touch notes that clients have changed those keywords which are only in one of the lists.
+func (m *messageRow) touch(before, after []string) {
+	list := strings.Fields(m.touched)
+	for _, side := range [2][2][]string{{before, after}, {after, before}} {
+		for _, k := range side[0] {
+			if !hasKeyword(side[1], k) {
+				list = append(list, k)
+			}
+		}
+	}
+	m.PendingKeywords, m.touched = true, strings.Join(normalKeywords(list), " ")
+}
+
+func hasKeyword(list []string, keyword string) bool {
+	return slices.ContainsFunc(list, func(k string) bool { return strings.EqualFold(k, keyword) })
 }
 
 func (m *messageRow) setKeywords(list []string) {

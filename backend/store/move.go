@@ -130,6 +130,6 @@ func (e *entry) complete(from *messageRow) {
 	e.Flags = e.Flags&^from.Pending | from.Flags&from.Pending
 	e.Pending, e.PendingSeq = from.Pending, from.PendingSeq
 	if from.PendingKeywords {
-		e.Keywords, e.keywords, e.PendingKeywords = from.Keywords, from.keywords, true
+		e.Keywords, e.keywords, e.PendingKeywords, e.touched = from.Keywords, from.keywords, true, from.touched
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // testdata/schema has a database of each version that tables ever had, as text, all with the same rows as far as the version
-// can say them. Whoever adds a migration adds the new version's: go test -run TestEarlierSchemas -update ./backend/store
+// can say them. Whoever adds a migration adds the new version's: go test ./backend/store -run TestEarlierSchemas -update
 
 var update = flag.Bool("update", false, "write the missing files of testdata/schema")
 

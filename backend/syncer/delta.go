@@ -222,19 +222,37 @@ func (s *Syncer) editedDrafts(ctx context.Context, row *store.Folder, msgs []*gr
 func (s *Syncer) newDraftVersion(row *store.Folder, m *graph.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.drafts) > 5000 {
-		clear(s.drafts)
-	}
 	id := store.GraphID(m.ID)
 	v, _ := version(m)
 	before, seen := s.drafts[id]
-	s.drafts[id] = v
+	s.noteDraftLocked(id, v)
+	if s.edited[id] {
+		delete(s.edited, id)
+		return true
+	}
 	if w := s.own[id]; w != nil && time.Since(w.at) <= ownWriteLife && w.explains(m) {
 		return false
 	}
 	// Rows repeat, and in an earlier life this one may have been seen.
 	old := m.Modified != nil && m.Modified.Before(row.SyncedAt.Add(-time.Minute))
 	return seen && before != v || !seen && !old
+}
+
+// noteDraft notes the version of a draft that is in the replica as it is in Graph.
+func (s *Syncer) noteDraft(id store.GraphID, m *graph.Message) {
+	v, exact := version(m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if exact {
+		s.noteDraftLocked(id, v)
+	}
+}
+
+func (s *Syncer) noteDraftLocked(id store.GraphID, version string) {
+	if len(s.drafts) > 5000 {
+		clear(s.drafts)
+	}
+	s.drafts[id] = version
 }
 
 // flagsDiffer reports whether a message that was read whole has other flags or keywords than the replica, apart from those

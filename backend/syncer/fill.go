@@ -219,6 +219,9 @@ func (s *Syncer) list(ctx context.Context, f *folder, row *store.Folder) error {
 			rows := make([]store.Remote, 0, len(page))
 			for i := range page {
 				rows = append(rows, remoteOf(&page[i], true))
+				if d := page[i].IsDraft; d != nil && *d {
+					s.noteDraft(store.GraphID(page[i].ID), &page[i])
+				}
 			}
 			p := listed{rows, next, read}
 			read.since = s.mark() // before the next page is asked for

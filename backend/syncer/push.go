@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/emersion/go-imap/v2"
@@ -20,6 +21,7 @@ const (
 	gatherMost = time.Second
 	manyPushed = 20  // messages from which on a client counts as going through a folder: a batch
 	pushBatch  = 200 // pending messages read from the journal at once; ten batches
+	batchSize  = 20  // requests that Graph takes in one
 	conflicts  = 5   // tries of a change that others keep colliding with
 
 	gatherScarce = 40 * time.Second // how long when nothing is left of the mailbox's budget: the same message often changes again
@@ -120,7 +122,7 @@ func (s *Syncer) scarcity() time.Duration {
 func (s *Syncer) pushPending(ctx context.Context) (pushed int, err error) {
 	tries := 0
 	for {
-		retry, n, err := s.pushNext(ctx)
+		retry, n, err := s.pushNext(ctx, tries == 0)
 		pushed += n
 		if err != nil || n == 0 {
 			return pushed, err
@@ -144,7 +146,7 @@ func (s *Syncer) pushPending(ctx context.Context) (pushed int, err error) {
 }
 
 // pushNext pushes the oldest pending changes, and returns of how many messages.
-func (s *Syncer) pushNext(ctx context.Context) (retry []store.Message, n int, err error) {
+func (s *Syncer) pushNext(ctx context.Context, guarded bool) (retry []store.Message, n int, err error) {
 	end, err := s.beginPush(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -154,7 +156,7 @@ func (s *Syncer) pushNext(ctx context.Context) (retry []store.Message, n int, er
 	if err != nil || len(msgs) == 0 {
 		return nil, 0, err
 	}
-	retry, err = s.pushSome(ctx, msgs)
+	retry, err = s.pushSome(ctx, msgs, guarded)
 	return retry, len(msgs), err
 }
 
@@ -173,29 +175,38 @@ var errConflict = errors.New("others keep changing the same messages")
 
 // pushSome pushes the given messages' pending changes and settles all that Graph decided. retry are the messages whose
 // change collided with another.
-func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []store.Message, err error) {
-	items := make([]graph.UpdateItem, len(msgs))
-	ids := make([]string, len(msgs))
-	for i := range msgs {
-		ids[i] = string(msgs[i].GraphID)
-		// Whether a draft was edited by somebody else shows in its version, so ours must be known.
-		draft := msgs[i].Flags&store.FlagIsDraft != 0
-		items[i] = graph.UpdateItem{ID: ids[i], Update: updateFor(&msgs[i]), Whole: draft}
+func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message, guarded bool) (retry []store.Message, err error) {
+	size := len(msgs)
+	if slices.ContainsFunc(msgs, func(m store.Message) bool { return needsTheirs(&m) }) {
+		size = batchSize // what is read for them must not be old when they are written
 	}
-	s.writing(ids...)
-	answers := s.o.Graph.UpdateMany(ctx, items)
-	for i, res := range answers {
-		if res.Err == nil || graph.Unclear(res.Err) {
-			s.written(ids[i], res.Message, properties{msgs[i].Pending, msgs[i].PendingKeywords})
-		} else {
-			s.endWriting(ids[i], 0) // it has changed nothing
+	var failed error
+	for part := range slices.Chunk(msgs, size) {
+		more, reached, err := s.pushPart(ctx, part, guarded)
+		retry = append(retry, more...)
+		if err != nil {
+			failed = err
+			if !reached {
+				break // Graph is away. A single message that fails does not stop the others.
+			}
 		}
 	}
+	return retry, failed
+}
+
+// pushPart is pushSome for a few messages. reached reports whether Graph has decided about any.
+func (s *Syncer) pushPart(ctx context.Context, msgs []store.Message, guarded bool) (retry []store.Message, reached bool, err error) {
+	changes, err := s.prepare(ctx, msgs, guarded)
+	if err != nil {
+		return nil, false, err
+	}
+	answers := s.write(ctx, changes)
 	var results []store.PushResult
 	var refused []store.Message
 	var failed error
 	for i, m := range msgs {
-		switch err := answers[i].Err; {
+		reached = reached || answers[i] == nil || graph.StatusOf(answers[i]) != 0 && !temporary(answers[i])
+		switch err := answers[i]; {
 		case err == nil, graph.IsNotFound(err): // gone: nothing to say any more, delta will tell
 			results = append(results, store.PushResult{ID: m.ID, PendingSeq: m.PendingSeq})
 		case graph.StatusOf(err) == 409, graph.StatusOf(err) == 412:
@@ -217,10 +228,47 @@ func (s *Syncer) pushSome(ctx context.Context, msgs []store.Message) (retry []st
 	if len(results) > 0 {
 		err := s.Commit(func() ([]store.Changes, error) { return s.o.Store.Pushed(ctx, results) })
 		if err != nil {
-			return nil, err
+			return nil, reached, err
 		}
 	}
-	return retry, failed
+	for i := range changes {
+		if changes[i].look {
+			s.suspect(msgs[i].Folder, []store.GraphID{msgs[i].GraphID})
+		}
+	}
+	return retry, reached, failed
+}
+
+// write takes changes to Graph; error i belongs to changes[i].
+func (s *Syncer) write(ctx context.Context, changes []outgoing) []error {
+	errs := make([]error, len(changes))
+	var items []graph.UpdateItem
+	var ids []string
+	var at []int
+	for i := range changes {
+		c := &changes[i]
+		if errs[i] = c.failed; c.failed != nil || c.nothing {
+			continue
+		}
+		// Whether a draft was edited by somebody else shows in its version, so ours must be known.
+		draft := c.msg.Flags&store.FlagIsDraft != 0
+		ids, at = append(ids, string(c.msg.GraphID)), append(at, i)
+		items = append(items, graph.UpdateItem{ID: string(c.msg.GraphID), Update: c.update, Whole: draft})
+	}
+	s.writing(ids...)
+	for n, res := range s.o.Graph.UpdateMany(ctx, items) {
+		m := changes[at[n]].msg
+		errs[at[n]] = res.Err
+		if res.Err != nil && !graph.Unclear(res.Err) {
+			s.endWriting(ids[n], 0) // it has changed nothing
+			continue
+		}
+		s.written(ids[n], res.Message, properties{m.Pending, m.PendingKeywords})
+		if res.Message != nil && m.Flags&store.FlagIsDraft != 0 {
+			s.noteDraft(m.GraphID, res.Message)
+		}
+	}
+	return errs
 }
 
 // temporary reports failures after which the same call is worth repeating later, also those that never reached Graph.
@@ -277,6 +325,6 @@ func (s *Syncer) settle(ctx context.Context, msgs []store.Message) error {
 	if len(pending) == 0 {
 		return nil
 	}
-	_, err = s.pushSome(ctx, pending)
+	_, err = s.pushSome(ctx, pending, false)
 	return err
 }

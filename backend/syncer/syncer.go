@@ -126,7 +126,8 @@ type Syncer struct {
 	marks   mark
 	moving  map[store.GraphID]int       // by clients, right now
 	doubts  map[store.GraphID]time.Time // messages that are listed and not found, since when
-	drafts  map[store.GraphID]string    // versions of drafts seen in delta rounds
+	drafts  map[store.GraphID]string    // versions of drafts seen in listings and delta rounds
+	edited  map[store.GraphID]bool      // drafts that were edited by others right before a change of ours
 	tried   map[store.MessageID]bool    // by background reading
 	totals  map[string]int              // messages in folders by Graph id, as the last reading of the tree told
 	copies  copyWork
@@ -168,6 +169,7 @@ func New(o Options) *Syncer {
 		moving:  make(map[store.GraphID]int),
 		doubts:  make(map[store.GraphID]time.Time),
 		drafts:  make(map[store.GraphID]string),
+		edited:  make(map[store.GraphID]bool),
 		pushing: make(chan struct{}, 1),
 		wake:    make(chan struct{}, 1),
 		push:    make(chan struct{}, 1),

@@ -210,12 +210,13 @@ func TestE2EGraphCalls(t *testing.T) {
 		return r.sim.CountRequests(func(q graphsim.Request) bool { return q.Method == "PATCH" && q.Status == 200 }) >= n
 	}
 	const batches = n / 20
-	m.atMost("flags", m.during("1,000 flag changes, one STORE", func() { store(take(), imap.Flag("$Label1")) }, written), batches)
+	m.atMost("flags", m.during("1,000 flag changes, one STORE", func() { store(take(), imap.FlagFlagged) }, written), batches)
+	m.atMost("keywords", m.during("1,000 keyword changes, one STORE", func() { store(take(), imap.Flag("$Label1")) }, written), 2*batches)
 	set := take()
 	m.atMost("single flags", m.during("1,000 flag changes, 1,000 STOREs", func() {
 		cmds := make([]*imapclient.FetchCommand, 0, n)
 		for uid := set[0].Start; uid <= set[0].Stop; uid++ {
-			cmds = append(cmds, c.Store(imap.UIDSetNum(uid), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{"$Label1"}}, nil))
+			cmds = append(cmds, c.Store(imap.UIDSetNum(uid), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Silent: true, Flags: []imap.Flag{imap.FlagFlagged}}, nil))
 		}
 		for _, cmd := range cmds {
 			if err := cmd.Close(); err != nil {
