@@ -207,7 +207,7 @@ func TestOtherClients(t *testing.T) {
 }
 
 // BenchmarkAccept measures from MAIL to the 250 of a 2 KB message that is only queued:
-// file, folder and row on the disk.
+// all that a power cut must not take is on the disk.
 func BenchmarkAccept(b *testing.B) {
 	b.Run("one session", func(b *testing.B) { benchmarkAccept(b, 1) })
 	b.Run("many sessions", func(b *testing.B) { benchmarkAccept(b, 8*runtime.GOMAXPROCS(0)) })

@@ -177,7 +177,7 @@ func prepare(ctx context.Context, temp, dir string, o RestoreOptions) (*Report, 
 // abandoned counts the messages of the present queue that still wait and are not in the backup.
 func abandoned(ctx context.Context, backup *store.Outbox, present map[string]store.State) (n int, err error) {
 	for id, state := range present {
-		if state == store.StateSpooled || outbox.Settled(state) {
+		if state == store.StateSpooled || state.Settled() {
 			continue
 		}
 		if _, err := backup.Get(ctx, id); errors.Is(err, store.ErrNotFound) {

@@ -66,7 +66,7 @@ func possible(s *store.Submission, a Action) error {
 		return fmt.Errorf("%w: %s", ErrNotPossible, fmt.Sprintf(format, args...))
 	}
 	switch {
-	case settledState(s.State):
+	case s.State.Settled():
 		return no("it is %s already", s.State)
 	case a == Retry && s.State == store.StateSending:
 		return no("it is being sent now")
@@ -144,13 +144,4 @@ func grant(s *store.Submission) {
 	case store.WishPurge:
 		apply(s, Purge, "")
 	}
-}
-
-// settledState reports whether nothing more is sent for a message in the state.
-func settledState(s store.State) bool {
-	switch s {
-	case store.StateSent, store.StateBounced, store.StateRefused, store.StatePurged:
-		return true
-	}
-	return false
 }

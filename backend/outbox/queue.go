@@ -135,6 +135,9 @@ func New(opts Options) (*Queue, error) {
 		return nil, fmt.Errorf("create spool folder: %w", err)
 	}
 	// Now, when nobody can be writing a message yet.
+	if err := q.rewrite(); err != nil {
+		return nil, err
+	}
 	if err := q.sweep(); err != nil {
 		return nil, err
 	}
@@ -368,10 +371,8 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	if err := q.step("sync file"); err != nil {
 		return "", err
 	}
-	durable := make(chan error, 1)
-	go func() { durable <- s.commit(&q.sync) }()
 	now := time.Now()
-	sub.ID, sub.Spool, sub.Size = s.id, s.id+spoolSuffix, s.size
+	sub.ID, sub.Spool, sub.Size, sub.Text = s.id, s.id+spoolSuffix, s.size, s.text()
 	sub.State = store.StateQueued
 	sub.Created, sub.NextAttempt, sub.Expires = now, now, now.Add(q.times.Load().Lifetime)
 	if sub.GatherUntil.After(now) {
@@ -384,17 +385,12 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	q.mu.Lock()
 	q.known[it.id] = true
 	q.mu.Unlock()
-	synced := sync.OnceValue(func() error { return <-durable })
 	err = q.step("insert row")
 	if err == nil {
-		err = q.store.Add(context.WithoutCancel(ctx), sub, synced)
+		err = q.add(context.WithoutCancel(ctx), s, sub)
 	}
 	if err != nil {
-		synced := synced()
 		q.forget(it.id)
-		if synced != nil {
-			return "", synced // the file is removed already
-		}
 		q.remove(q.path(sub.Spool))
 		return "", fmt.Errorf("store submission: %w", err)
 	}
@@ -432,6 +428,21 @@ func (q *Queue) Submit(ctx context.Context, s *Spool, sub store.Submission, wait
 	}
 	// The attempt was quicker after all; its verdict is on the way.
 	return sub.ID, <-w.settled
+}
+
+// add inserts the row, with all there is of a small message, or else when the message's file is on the disk.
+func (q *Queue) add(ctx context.Context, s *Spool, sub store.Submission) error {
+	if sub.Text != nil {
+		if err := s.commit(&q.sync); err != nil {
+			return err
+		}
+		return q.store.Add(ctx, sub, nil)
+	}
+	durable := make(chan error, 1)
+	go func() { durable <- s.commit(&q.sync) }()
+	synced := sync.OnceValue(func() error { return <-durable })
+	defer synced() // whatever comes of the row, nobody writes the file any more
+	return q.store.Add(ctx, sub, synced)
 }
 
 // crowdedLocked reports whether so many messages of the mailbox wait for nothing but

@@ -37,7 +37,7 @@ func Restored(ctx context.Context, o *store.Outbox, made, now time.Time, send bo
 			continue
 		}
 		state := present[r.ID]
-		if settledState(state) {
+		if state.Settled() {
 			_, err := o.Update(ctx, r.ID, func(s *store.Submission) error {
 				s.State, s.NextAttempt, s.Wish = state, time.Time{}, store.WishNone
 				progress{}.keep(s)
@@ -85,6 +85,3 @@ func ignoreMissing(err error) error {
 	}
 	return err
 }
-
-// Settled reports whether nothing more is sent for a message in the state.
-func Settled(s store.State) bool { return settledState(s) }

@@ -60,7 +60,7 @@ func TestRestored(t *testing.T) {
 			if err != nil || row.State != tt.want {
 				t.Fatalf("it is %+v, %v; want %s", row, err, tt.want)
 			}
-			if settledState(tt.want) {
+			if tt.want.Settled() {
 				return
 			}
 			if row.Expires.Before(time.Now()) {

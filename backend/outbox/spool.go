@@ -1,7 +1,7 @@
 package outbox
 
 import (
-	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base32"
@@ -22,12 +22,18 @@ const (
 	tempSuffix  = ".tmp" // of earlier versions
 )
 
+// rowText is the size up to which a message is kept in its row as well: that row is all that is waited for.
+const rowText = 16 << 10
+
+// spoolBuffer is how much of a message is held before it is written to its file.
+const spoolBuffer = 64 << 10
+
 // Spool is a message file being written.
 type Spool struct {
 	id   string
 	dir  string
 	f    *os.File
-	w    *bufio.Writer
+	buf  []byte // not written yet; all there is of a message up to rowText
 	size int64
 	done bool
 }
@@ -74,7 +80,7 @@ func (q *Queue) newSpool(id string) (*Spool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create spool file: %w", err)
 	}
-	return &Spool{id: id, dir: q.dir, f: f, w: bufio.NewWriterSize(f, 64<<10)}, nil
+	return &Spool{id: id, dir: q.dir, f: f}, nil
 }
 
 // ID is the queue id the message will have.
@@ -85,19 +91,44 @@ func (s *Spool) Size() int64 { return s.size }
 
 // Write adds to the file.
 func (s *Spool) Write(p []byte) (int, error) {
-	n, err := s.w.Write(p)
-	s.size += int64(n)
-	return n, err
+	s.size += int64(len(p))
+	if len(s.buf)+len(p) <= spoolBuffer {
+		s.buf = append(s.buf, p...)
+		return len(p), nil
+	}
+	if err := s.flush(); err != nil {
+		return 0, err
+	}
+	if len(p) < spoolBuffer {
+		s.buf = append(s.buf, p...)
+		return len(p), nil
+	}
+	return s.f.Write(p)
 }
 
-// commit makes the file durable.
+func (s *Spool) flush() error {
+	_, err := s.f.Write(s.buf)
+	s.buf = s.buf[:0]
+	return err
+}
+
+// text returns the message if it is small enough to be kept in its row, else nil.
+func (s *Spool) text() []byte {
+	if s.size > rowText {
+		return nil
+	}
+	return s.buf
+}
+
+// commit completes the file. It is durable then, but for a message whose row has its text.
 func (s *Spool) commit(shared *sharedSync) error {
 	if s.done {
 		return errors.New("spool file is closed")
 	}
 	s.done = true
-	err := s.w.Flush()
-	if err == nil {
+	kept := s.text() != nil
+	err := s.flush()
+	if err == nil && !kept {
 		// Both at once: the name has been there since the file was made, and the disk is waited for once.
 		named := make(chan error, 1)
 		go func() { named <- shared.syncDir(s.dir) }()
@@ -166,7 +197,31 @@ const unsentDir = "unsent"
 
 // finished reports whether nothing but a notice can be left to do for a message.
 func finished(r *store.Submission) bool {
-	return settledState(r.State)
+	return r.State.Settled()
+}
+
+// rewrite makes the files of small messages anew that a power cut has taken, wholly or in part.
+func (q *Queue) rewrite() error {
+	lost := 0
+	err := q.store.Texts(context.Background(), func(spool string, text []byte) error {
+		name := q.path(spool)
+		have, err := os.ReadFile(name)
+		if err == nil && bytes.Equal(have, text) {
+			return nil
+		}
+		lost++
+		if err := ignoreMissing(os.Remove(name)); err != nil { // it may not be writable
+			return err
+		}
+		return os.WriteFile(name, text, acceptedMode)
+	})
+	if err != nil {
+		return fmt.Errorf("write spool file: %w", err)
+	}
+	if lost > 0 {
+		q.log.Info("files of waiting messages written anew from the queue: the system went down before they were on the disk", "count", lost)
+	}
+	return nil
 }
 
 // sweep removes files that belong to no unfinished row: what was being written when

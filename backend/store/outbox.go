@@ -74,8 +74,8 @@ func (o *Outbox) Close() error {
 	return err
 }
 
-// SpoolDir is where the files named by Submission.Spool are. Their writers make
-// them durable before Insert, and remove them.
+// SpoolDir is where the files named by Submission.Spool are. Their writers make them durable before Add, or give it the
+// text, and remove them.
 func (o *Outbox) SpoolDir() string { return filepath.Join(o.dir, "spool") }
 
 const submissionColumns = `id, state, claimed_from, mailbox, login, remote_addr, envelope_from, recipients, recipient_search,
@@ -178,6 +178,9 @@ func (t *tx) writeSubmission(query string, s *Submission) (written bool, err err
 		if err := t.noteSends(s.Mailbox, s.Sends, s.Updated); err != nil {
 			return false, err
 		}
+	}
+	if err := t.putText(s); err != nil {
+		return false, err
 	}
 	return true, t.putEvents(s)
 }
@@ -494,8 +497,10 @@ func (o *Outbox) Delete(ctx context.Context, olderThan time.Time) ([]Submission,
 		if len(gone) == 0 {
 			return nil
 		}
-		if _, err := t.exec("DELETE FROM events WHERE submission IN (SELECT id FROM submissions"+which+")", olderThan.UnixMilli()); err != nil {
-			return err
+		for _, table := range []string{"events", "texts"} {
+			if _, err := t.exec("DELETE FROM "+table+" WHERE submission IN (SELECT id FROM submissions"+which+")", olderThan.UnixMilli()); err != nil {
+				return err
+			}
 		}
 		_, err = t.exec("DELETE FROM submissions"+which, olderThan.UnixMilli())
 		return err
@@ -509,8 +514,10 @@ func (o *Outbox) Delete(ctx context.Context, olderThan time.Time) ([]Submission,
 // Remove forgets one submission in any state; one that is not there is no error.
 func (o *Outbox) Remove(ctx context.Context, id string) error {
 	return o.write(ctx, "remove submission", func(t *tx) error {
-		if _, err := t.exec("DELETE FROM events WHERE submission = ?", id); err != nil {
-			return err
+		for _, table := range []string{"events", "texts"} {
+			if _, err := t.exec("DELETE FROM "+table+" WHERE submission = ?", id); err != nil {
+				return err
+			}
 		}
 		_, err := t.exec("DELETE FROM submissions WHERE id = ?", id)
 		return err

@@ -206,6 +206,70 @@ func TestOutboxDelete(t *testing.T) {
 	}
 }
 
+func keptTexts(t testing.TB, o *Outbox) map[string]string {
+	t.Helper()
+	kept := make(map[string]string)
+	if err := o.Texts(t.Context(), func(spool string, text []byte) error {
+		kept[spool] = string(text)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return kept
+}
+
+// A text goes with the last that is to be done for its message, or with its row; changes in between leave it alone.
+func TestTexts(t *testing.T) {
+	ctx := t.Context()
+	o, now := newOutbox(t)
+	all := []string{"waits", "sent", "owed", "removed", "deleted"}
+	for _, id := range all {
+		insert(t, o, Submission{ID: id, Spool: id + ".eml", Text: []byte("\x00" + id), NextAttempt: *now})
+	}
+	insert(t, o, Submission{ID: "large", Spool: "large.eml"})
+	set := func(id string, state State, next time.Time) {
+		t.Helper()
+		got, err := o.Update(ctx, id, func(s *Submission) error {
+			s.State, s.NextAttempt = state, next
+			return nil
+		})
+		if err != nil || got.Text != nil {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	want := func(ids ...string) {
+		t.Helper()
+		kept := keptTexts(t, o)
+		for _, id := range ids {
+			if kept[id+".eml"] != "\x00"+id {
+				t.Errorf("%s: %q is kept", id, kept[id+".eml"])
+			}
+		}
+		if len(kept) != len(ids) {
+			t.Errorf("kept are %q, want those of %s", kept, ids)
+		}
+	}
+	want(all...)
+	if _, err := o.Claim(ctx, "waits"); err != nil {
+		t.Fatal(err)
+	}
+	set("waits", StateUnclear, now.Add(time.Hour))
+	set("removed", StateHeld, time.Time{})
+	set("sent", StateSent, time.Time{})
+	set("owed", StateSent, now.Add(time.Minute))
+	set("deleted", StateBounced, now.Add(time.Minute))
+	want("waits", "owed", "removed", "deleted")
+	if err := o.Remove(ctx, "removed"); err != nil {
+		t.Fatal(err)
+	}
+	set("owed", StateSent, time.Time{})
+	*now = now.Add(time.Hour)
+	if _, err := o.Delete(ctx, *now); err != nil {
+		t.Fatal(err)
+	}
+	want("waits")
+}
+
 func TestOutboxReadOnly(t *testing.T) {
 	ctx := t.Context()
 	o, _ := newOutbox(t)

@@ -17,6 +17,15 @@ const (
 	StatePurged  State = "purged"  // taken out by a person, without a notice
 )
 
+// Settled reports whether nothing more is sent for a message in the state.
+func (s State) Settled() bool {
+	switch s {
+	case StateSent, StateBounced, StateRefused, StatePurged:
+		return true
+	}
+	return false
+}
+
 // Recipient is one envelope recipient with its DSN wishes, RFC 3461.
 type Recipient struct {
 	Address string
@@ -30,7 +39,7 @@ type DSN struct {
 	EnvID string
 }
 
-// Submission is one submitted message. The MIME is in a spool file.
+// Submission is one submitted message. The MIME is in a spool file, that of a small one in the database as well.
 type Submission struct {
 	ID    string // given by Insert if empty; sorts by time of submission
 	State State
@@ -71,6 +80,10 @@ type Submission struct {
 	// Sends is how many messages were handed to Exchange, to be counted for the mailbox's pace by the Update
 	// that carries it. Reading leaves it 0; see Outbox.RecentSends.
 	Sends int
+
+	// Text is the message itself, where Add is to keep it with the row because its file may not be on the disk yet. It
+	// goes when nothing is left to do for the message. Reading leaves it empty; see Outbox.Texts.
+	Text []byte
 
 	// Events are added to the log by the Insert or Update that carries them. Reading
 	// leaves them empty; see Outbox.Events.

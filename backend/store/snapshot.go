@@ -223,12 +223,14 @@ func copySpool(ctx context.Context, dir, dest string) error {
 		return nil
 	}
 	tables := []string{"submissions WHERE id"}
-	var n int64
-	if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'events'").Scan(&n); err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	if n > 0 {
-		tables = append(tables, "events WHERE submission")
+	for _, later := range []string{"events", "texts"} {
+		var n int64
+		if err := db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = ?", later).Scan(&n); err != nil {
+			return fmt.Errorf("snapshot: %w", err)
+		}
+		if n > 0 {
+			tables = append(tables, later+" WHERE submission")
+		}
 	}
 	if _, err := db.ExecContext(ctx, "ATTACH DATABASE ? AS live", filepath.Join(dir, outboxKind.file)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)

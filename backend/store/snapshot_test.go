@@ -19,7 +19,7 @@ func TestSnapshotWhileSending(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "spool", id+".eml"), []byte(id), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Outbox().Insert(t.Context(), Submission{ID: id, Spool: id + ".eml", NextAttempt: time.Now(), Events: []Event{{What: "accepted"}}}); err != nil {
+		if _, err := s.Outbox().Insert(t.Context(), Submission{ID: id, Spool: id + ".eml", NextAttempt: time.Now(), Text: []byte(id), Events: []Event{{What: "accepted"}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -59,6 +59,9 @@ func TestSnapshotWhileSending(t *testing.T) {
 	}
 	if events, err := copied.Outbox().Events(t.Context(), "leaves"); err != nil || len(events) != 2 {
 		t.Errorf("the log of the message that left is %+v, %v", events, err)
+	}
+	if texts := keptTexts(t, copied.Outbox()); len(texts) != 1 || texts["waits.eml"] != "waits" {
+		t.Errorf("the texts kept with the rows are %q", texts)
 	}
 	if b, err := os.ReadFile(filepath.Join(dest, "spool", "waits.eml")); err != nil || string(b) != "waits" {
 		t.Errorf("the file of the message that waits: %q, %v", b, err)
