@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -297,5 +298,54 @@ func shiftTimes(t *testing.T, dir string, d time.Duration) {
 	ms := d.Milliseconds()
 	if _, err := db.Exec("UPDATE submissions SET next_attempt = next_attempt + ?, created = created + ?, updated = updated + ?, expires = expires + ?", ms, ms, ms, ms); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A link that is refused again and again, without the word that it is void, is given up: the folder is compared and keeps its UIDs,
+// and so is the tree.
+func TestRefusedLinks(t *testing.T) {
+	for _, f := range []graphsim.Fault{
+		{Status: 400, Code: "BadRequest", Message: "Badly formed token."},
+		{Status: 404, Code: "ErrorItemNotFound"},
+	} {
+		t.Run(f.Code, func(t *testing.T) {
+			virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+				m, err := a.Open(t.Context(), "INBOX", false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Close()
+				time.Sleep(5 * time.Minute)
+				before := slices.Clone(m.UIDs())
+				sim.ResetRequests()
+				time.Sleep(5 * time.Minute)
+				tokens := make(map[string]bool)
+				for _, r := range sim.Requests() {
+					if _, token, ok := strings.Cut(r.Query, "deltatoken="); ok {
+						tokens[token] = true
+					}
+				}
+				if len(tokens) == 0 {
+					t.Fatal("no link is in use")
+				}
+				for token := range tokens {
+					f.Path = regexp.QuoteMeta(token) + "$"
+					inject(t, sim, f)
+				}
+				sim.DeliverMessage(alice, mail(70))
+				sim.AddFolder(alice, "", "New one")
+				time.Sleep(10 * time.Minute)
+				if sim.FaultsFired() == 0 {
+					t.Fatal("no link was refused")
+				}
+				if after := m.UIDs(); len(after) != len(before)+1 || !slices.Equal(after[:len(before)], before) {
+					t.Errorf("UIDs %v became %v", before, after)
+				}
+				boxes, err := a.Mailboxes(t.Context())
+				if err != nil || !slices.ContainsFunc(boxes, func(i MailboxInfo) bool { return i.Name == "New one" }) {
+					t.Errorf("the new folder is not seen: %v", err)
+				}
+			})
+		})
 	}
 }

@@ -21,6 +21,8 @@ type Error struct {
 	ClientRequestID string
 	RetryAfter      time.Duration // zero when not said
 	Op              string        // what was being done, such as "move message"
+
+	innerCode string // what innerError says more exactly than Code, where it does
 }
 
 // CodeLocalBudget is the Code of an error that no server sent: the mailbox's own budget, or an earlier Retry-After,
@@ -172,9 +174,27 @@ func ResyncRequired(err error) bool {
 	if e.Status == http.StatusGone {
 		return true
 	}
-	return e.Status >= 400 && e.Status < 500 &&
-		(e.HasCode("SyncStateNotFound") || e.HasCode("SyncStateInvalid") || e.HasCode("ResyncRequired") ||
-			e.HasCode("ErrorInvalidSyncStateData"))
+	if e.Status < 400 || e.Status > 499 {
+		return false
+	}
+	for _, code := range []string{e.Code, e.innerCode} {
+		switch bareCode(code) {
+		case "syncstatenotfound", "syncstateinvalid", "resyncrequired", "invalidsyncstatedata":
+			return true
+		}
+	}
+	return false
+}
+
+// LinkRefused reports a refusal that says neither who we are nor that we are too fast. Where a link that was kept is refused
+// so again and again, the link is the likeliest cause, although no code says it: which codes a void one gets is not documented in full.
+func LinkRefused(err error) bool {
+	switch status := StatusOf(err); status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusLocked, http.StatusTooManyRequests:
+		return false
+	default:
+		return status >= 400 && status <= 499 && !IsNoMailbox(err) && !IsFolderGone(err)
+	}
 }
 
 // IsGone is ResyncRequired under the name of its status, 410.
@@ -284,6 +304,14 @@ func (e *Error) payloadUnread() bool {
 	return strings.Contains(e.Message, "IO error during request payload read")
 }
 
+// serverTime returns the time by the server's clock: a date in its answer is to be measured by that, not by ours.
+func serverTime(h http.Header) time.Time {
+	if t, err := http.ParseTime(h.Get("Date")); err == nil {
+		return t
+	}
+	return time.Now()
+}
+
 const (
 	maxErrorBody    = 256 << 10
 	maxErrorMessage = 500
@@ -300,7 +328,7 @@ func newError(op string, status int, h http.Header, body []byte) *Error {
 		Op: op, Status: status,
 		RequestID:       h.Get("request-id"),
 		ClientRequestID: h.Get("client-request-id"),
-		RetryAfter:      parseRetryAfter(h.Get("Retry-After"), time.Now()),
+		RetryAfter:      parseRetryAfter(h.Get("Retry-After"), serverTime(h)),
 	}
 	var j struct {
 		Error json.RawMessage `json:"error"`
@@ -322,10 +350,12 @@ func newError(op string, status int, h http.Header, body []byte) *Error {
 	e.Code = shorten(detail.Code, 80)
 	e.Message = shorten(detail.Message, maxErrorMessage)
 	var inner struct {
+		Code            string `json:"code"`
 		RequestID       string `json:"request-id"`
 		ClientRequestID string `json:"client-request-id"`
 	}
 	if json.Unmarshal(detail.InnerError, &inner) == nil {
+		e.innerCode = shorten(inner.Code, 80)
 		if e.RequestID == "" {
 			e.RequestID = shorten(inner.RequestID, 80)
 		}

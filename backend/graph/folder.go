@@ -45,7 +45,7 @@ func (f *Folder) UnmarshalJSON(b []byte) error {
 			Reason string `json:"reason"`
 		} `json:"@removed"`
 	}
-	if err := json.Unmarshal(b, &j); err != nil {
+	if err := decode(b, &j); err != nil {
 		return err
 	}
 	*f = Folder{ID: j.ID, ParentFolderID: j.ParentFolderID, ChildFolderCount: j.ChildFolderCount, TotalItemCount: j.TotalItemCount,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 )
 
@@ -30,7 +31,7 @@ func (r Recipient) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads Graph's nested form.
 func (r *Recipient) UnmarshalJSON(b []byte) error {
 	var j recipientJSON
-	if err := json.Unmarshal(b, &j); err != nil {
+	if err := decode(b, &j); err != nil {
 		return err
 	}
 	*r = Recipient(j.EmailAddress)
@@ -91,10 +92,10 @@ type messageJSON struct {
 		FlagStatus *string `json:"flagStatus"`
 	} `json:"flag"`
 	Categories        *[]string          `json:"categories"`
-	Received          *time.Time         `json:"receivedDateTime"`
-	Sent              *time.Time         `json:"sentDateTime"`
-	Created           *time.Time         `json:"createdDateTime"`
-	Modified          *time.Time         `json:"lastModifiedDateTime"`
+	Received          date               `json:"receivedDateTime"`
+	Sent              date               `json:"sentDateTime"`
+	Created           date               `json:"createdDateTime"`
+	Modified          date               `json:"lastModifiedDateTime"`
 	InternetMessageID *string            `json:"internetMessageId"`
 	Subject           *string            `json:"subject"`
 	BodyPreview       *string            `json:"bodyPreview"`
@@ -114,10 +115,27 @@ type extendedProperty struct {
 	Value string `json:"value"`
 }
 
+// date is a DateTimeOffset; nil where there is none, or none that can be read.
+type date struct{ t *time.Time }
+
+// UnmarshalJSON reads Graph's form, 2026-01-01T00:00:00Z. One without a zone is taken for UTC, in which all of them are.
+func (d *date) UnmarshalJSON(b []byte) error {
+	d.t = nil
+	s := strings.Trim(string(b), `"`)
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		t, err = time.Parse("2006-01-02T15:04:05", s) // a fraction may follow
+	}
+	if err == nil {
+		d.t = &t
+	}
+	return nil
+}
+
 // UnmarshalJSON reads a row as Graph writes it.
 func (m *Message) UnmarshalJSON(b []byte) error {
 	var j messageJSON
-	if err := json.Unmarshal(b, &j); err != nil {
+	if err := decode(b, &j); err != nil {
 		return err
 	}
 	*m = j.message()
@@ -131,7 +149,7 @@ func (j *messageJSON) message() Message {
 		ID: j.ID, ChangeKey: j.ChangeKey, ETag: j.ETag, ODataType: j.ODataType,
 		ParentFolderID: j.ParentFolderID, ConversationID: j.ConversationID,
 		IsRead: j.IsRead, IsDraft: j.IsDraft, Categories: j.Categories,
-		Received: j.Received, Sent: j.Sent, Created: j.Created, Modified: j.Modified,
+		Received: j.Received.t, Sent: j.Sent.t, Created: j.Created.t, Modified: j.Modified.t,
 		InternetMessageID: j.InternetMessageID, Subject: j.Subject, BodyPreview: j.BodyPreview,
 		HasAttachments: j.HasAttachments, Importance: j.Importance,
 		From: j.From, Sender: j.Sender, To: j.To, Cc: j.Cc, Bcc: j.Bcc, ReplyTo: j.ReplyTo,

@@ -590,3 +590,56 @@ func FuzzLink(f *testing.F) {
 		}
 	})
 }
+
+// One odd value in one row costs that value, not the list.
+func TestOddValues(t *testing.T) {
+	c, _, _ := served(t, func(_ int, w http.ResponseWriter, r *http.Request, body string) {
+		reply(w, 200, `{"value":[
+			{"id":"a","receivedDateTime":"1-01-01T00:00:00Z","sentDateTime":null,"isRead":true,"from":{"emailAddress":"x"},"flag":"flagged","categories":"none"},
+			{"id":"b","receivedDateTime":"2026-03-04T05:06:07.1234567","isRead":"yes","from":{"emailAddress":null},"toRecipients":[{}]},
+			null,
+			{"id":"c","receivedDateTime":"2026-03-04T05:06:07+01:00","isRead":false,"singleValueExtendedProperties":[{"id":"Integer 0xe08","value":12},{"id":"Integer 0x1081","value":"102"}]}]}`)
+	})
+	var got []Message
+	err := c.ListMessages(t.Context(), "f", ListOptions{}, "", func(page []Message, _ string) error {
+		got = append(got, page...)
+		return nil
+	})
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d rows, %v", len(got), err)
+	}
+	a, b, m := got[0], got[1], got[2]
+	if a.ID != "a" || a.Received != nil || a.Sent != nil || a.IsRead == nil || !*a.IsRead {
+		t.Errorf("first row is %+v", a)
+	}
+	if b.Received == nil || !b.Received.Equal(time.Date(2026, 3, 4, 5, 6, 7, 123456700, time.UTC)) || b.To == nil || len(*b.To) != 1 {
+		t.Errorf("second row is %+v", b)
+	}
+	if m.Received == nil || !m.Received.Equal(time.Date(2026, 3, 4, 4, 6, 7, 0, time.UTC)) || m.IsRead == nil || *m.IsRead || m.Property(PropLastVerb) != "102" {
+		t.Errorf("third row is %+v", m)
+	}
+}
+
+func TestVoidLinks(t *testing.T) {
+	for _, tt := range []struct {
+		status          int
+		body            string
+		resync, refused bool
+	}{
+		{410, ``, true, true},
+		{400, `{"error":{"code":"SYNCSTATENOTFOUND"}}`, true, true},
+		{404, `{"error":{"code":"ErrorSyncStateInvalid"}}`, true, true},
+		{400, `{"error":{"code":"BadRequest","innerError":{"code":"resyncRequired"}}}`, true, true},
+		{400, `{"error":{"code":"BadRequest","message":"Badly formed token."}}`, false, true},
+		{404, `{"error":{"code":"ErrorItemNotFound"}}`, false, true},
+		{404, `{"error":{"code":"ErrorSyncFolderNotFound"}}`, false, false},
+		{404, `{"error":{"code":"MailboxNotEnabledForRESTAPI"}}`, false, false},
+		{403, `{"error":{"code":"ErrorAccessDenied"}}`, false, false},
+		{503, `{"error":{"code":"ResyncRequired"}}`, false, false},
+	} {
+		err := error(newError("read changes", tt.status, nil, []byte(tt.body)))
+		if ResyncRequired(err) != tt.resync || LinkRefused(err) != tt.refused {
+			t.Errorf("%d %s: resync %v, refused %v", tt.status, tt.body, ResyncRequired(err), LinkRefused(err))
+		}
+	}
+}

@@ -447,7 +447,7 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// readJSON decodes a whole answer into v.
+// readJSON decodes a whole answer into v. Whether that holds what it must is for the caller to look at.
 func readJSON(resp *http.Response, v any) error {
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxJSON+1))
 	if err != nil {
@@ -456,10 +456,20 @@ func readJSON(resp *http.Response, v any) error {
 	if len(b) > maxJSON {
 		return &localError{errors.New("answer larger than 64 MB")}
 	}
-	if err := json.Unmarshal(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), v); err != nil {
+	if err := decode(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), v); err != nil {
 		return fmt.Errorf("decode answer: %w", err)
 	}
 	return nil
+}
+
+// decode decodes b into v and leaves out members of an unexpected type: one odd value in one message must not keep a
+// folder of thousands from being read.
+func decode(b []byte, v any) error {
+	err := json.Unmarshal(b, v)
+	if _, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return nil // json has decoded the rest all the same
+	}
+	return err
 }
 
 // into returns a handler that decodes the answer into v.

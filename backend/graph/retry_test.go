@@ -334,3 +334,14 @@ func TestRetryAfter(t *testing.T) {
 		}
 	}
 }
+
+// A date is measured by the clock of the server that wrote it.
+func TestRetryAfterByServerClock(t *testing.T) {
+	for _, off := range []time.Duration{-3 * time.Hour, 0, 3 * time.Hour} {
+		there := time.Now().Add(off)
+		h := http.Header{"Date": {there.UTC().Format(http.TimeFormat)}, "Retry-After": {there.Add(20 * time.Second).UTC().Format(http.TimeFormat)}}
+		if got := newError("list", 429, h, nil).RetryAfter; got != 20*time.Second {
+			t.Errorf("clock %v off: wait %v, want 20s", off, got)
+		}
+	}
+}

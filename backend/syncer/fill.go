@@ -37,7 +37,7 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 		changed, err = s.relistByList(ctx, f, row)
 	case row.Fill == store.FillDone && row.DeltaLink != "":
 		changed, err = s.delta(ctx, f, row)
-		if graph.ResyncRequired(err) {
+		if graph.ResyncRequired(err) || s.refusedAgain(&f.task, err) {
 			s.log.Info("folder is enumerated anew", "mailbox", row.Name, "err", err)
 			if err := s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{DeltaLink: new(""), FillLink: new("")}); err != nil {
 				return false, err
@@ -70,6 +70,16 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 		s.settleCopies(ctx, row)
 	}
 	return changed, err
+}
+
+// maxRefused is how often in a row a link is refused, without a word of its being void, before it is given up.
+const maxRefused = 3
+
+// refusedAgain reports that a task's kept link is refused as often as that, err being the last refusal.
+func (s *Syncer) refusedAgain(t *task, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return t.fails+1 >= maxRefused && graph.LinkRefused(err)
 }
 
 // goByList compares lists from now on, until delta is tried again.
@@ -159,7 +169,7 @@ func (s *Syncer) fill(ctx context.Context, f *folder, row *store.Folder) error {
 	}
 	_ = g.Wait()
 	if deltaErr != nil {
-		if graph.ResyncRequired(deltaErr) {
+		if graph.ResyncRequired(deltaErr) || row.FillLink != "" && s.refusedAgain(&f.task, deltaErr) {
 			_ = s.o.Store.SetSync(ctx, f.id, store.SyncUpdate{FillLink: new("")})
 		}
 		return fmt.Errorf("enumerate folder: %w", deltaErr)

@@ -75,6 +75,13 @@ func remoteOf(m *graph.Message, expanded bool) store.Remote {
 		set(store.FlagAnswered, verb == verbReply || verb == verbReplyAll || own&ownAnswered != 0)
 		set(store.FlagForwarded, verb == verbForward || own&ownForwarded != 0)
 		set(store.FlagDeleted, own&ownDeleted != 0)
+		// Here null and left out are the same: asked for, and not there.
+		if m.Flag == nil {
+			set(store.FlagFlagged, false)
+		}
+		if m.Categories == nil {
+			r.Keywords = &[]string{}
+		}
 		if m.IsDraft != nil {
 			set(store.FlagDraft, own&ownDraft != 0 || *m.IsDraft && own&ownNotDraft == 0)
 		}

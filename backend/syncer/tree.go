@@ -131,7 +131,7 @@ func (s *Syncer) syncTree(ctx context.Context) error {
 	}
 	before := l.nodes
 	next, changed, err := s.readTree(ctx, l, link)
-	if err != nil && link != "" && graph.ResyncRequired(err) {
+	if err != nil && link != "" && (graph.ResyncRequired(err) || s.refusedAgain(&s.tree, err)) {
 		s.log.Info("folder tree is read anew", "err", err)
 		next, changed, err = s.readTree(ctx, l, "")
 	}
@@ -185,18 +185,25 @@ func (s *Syncer) readTree(ctx context.Context, l *layout, link string) (next str
 	if link != "" {
 		nodes = maps.Clone(l.nodes)
 	}
+	removed := make(map[string]node)
 	totals := make(map[string]int)
 	defer func() { s.noteTotals(totals) }()
 	next, err = s.o.Graph.FolderDelta(ctx, link, func(page []graph.Folder) error {
 		for _, row := range page {
+			n, there := nodes[row.ID]
 			if row.Removed != "" {
+				if there {
+					removed[row.ID] = n
+				}
 				delete(nodes, row.ID)
 				continue
+			}
+			if !there {
+				n = removed[row.ID] // one that comes back need not say again what it is called
 			}
 			if !row.Partial {
 				totals[row.ID] = row.TotalItemCount
 			}
-			n := nodes[row.ID]
 			if row.DisplayName != "" {
 				n.Name = row.DisplayName
 			}

@@ -16,8 +16,10 @@ const (
 	margin = 2 * time.Minute
 	// assumedLife is that of a token whose answer does not tell.
 	assumedLife = 5 * time.Minute
-	// forcedRest is how long a token that replaced a refused one is kept although Graph refuses it too: asking once
-	// more would not help, and each mail call would ask.
+	// A token that replaced a refused one is kept for a while although Graph refuses it too: asking once more would hardly
+	// help, and each mail call would ask. At first for a second, for tokens may be revoked twice; the more of them are
+	// refused one after the other, the longer.
+	firstRest  = time.Second
 	forcedRest = time.Minute
 
 	firstBackoff   = time.Second
@@ -36,10 +38,11 @@ type entry struct {
 	stopped  bool
 	retired  bool // not renewed ahead of time any more
 	tok      *oauth2.Token
-	deadline time.Time // tok is handed out until then
-	forced   time.Time // when tok replaced a refused one; else zero
-	refused  string    // the access token that Graph refused last
-	used     bool      // since tok came: an unused credential is not renewed
+	deadline time.Time     // tok is handed out until then
+	forced   time.Time     // when tok replaced a refused one; else zero
+	rest     time.Duration // how long tok is kept from then on
+	refused  string        // the access token that Graph refused last
+	used     bool          // since tok came: an unused credential is not renewed
 	flight   *flight
 	failure  *Error    // of the last request, nil after a success
 	failures int       // in a row
@@ -156,6 +159,7 @@ func (e *entry) succeedLocked(tok *oauth2.Token, now time.Time) {
 	e.forced = time.Time{}
 	if e.refused != "" {
 		e.forced = now
+		e.rest = min(max(2*e.rest, firstRest), forcedRest)
 		if tok.AccessToken != e.refused {
 			e.refused = ""
 		}
@@ -242,8 +246,13 @@ func (e *entry) invalidate(accessToken string) {
 	if e.tok == nil || e.tok.AccessToken != accessToken || accessToken == e.refused {
 		return
 	}
-	if !e.forced.IsZero() && time.Since(e.forced) < forcedRest {
-		return
+	if !e.forced.IsZero() {
+		switch kept := time.Since(e.forced); {
+		case kept < e.rest:
+			return
+		case kept >= 2*forcedRest:
+			e.rest = 0 // it has served
+		}
 	}
 	e.refused, e.tok = accessToken, nil
 	if e.timer != nil {

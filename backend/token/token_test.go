@@ -398,6 +398,41 @@ func TestInvalidate(t *testing.T) {
 	})
 }
 
+// Tokens may be revoked twice within a minute: the second time, too, there is another one soon. Only where that goes on are
+// requests for tokens spread.
+func TestInvalidateTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, e := setup(granted)
+		defer m.Close()
+		s := m.Source(contoso)
+		s.Invalidate(get(t, s))
+		get(t, s)
+		time.Sleep(2 * time.Second)
+		s.Invalidate(get(t, s))
+		if got := get(t, s); got != "t2" {
+			t.Errorf("two seconds later the token is %s, want t2", got)
+		}
+		before := e.count()
+		for range 600 {
+			s.Invalidate(get(t, s))
+			time.Sleep(time.Second)
+		}
+		if n := e.count() - before; n > 20 {
+			t.Errorf("%d requests in ten minutes of refusals", n)
+		}
+		time.Sleep(3 * time.Minute)
+		s.Invalidate(get(t, s))
+		get(t, s)
+		time.Sleep(2 * time.Second)
+		before = e.count()
+		s.Invalidate(get(t, s))
+		get(t, s)
+		if e.count() != before+1 {
+			t.Error("a token that served for minutes does not end the long waits")
+		}
+	})
+}
+
 // A service that answers with the very token that was refused is not asked over and over.
 func TestInvalidateSameToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
