@@ -307,6 +307,7 @@ func TestRefusedLinks(t *testing.T) {
 	for _, f := range []graphsim.Fault{
 		{Status: 400, Code: "BadRequest", Message: "Badly formed token."},
 		{Status: 404, Code: "ErrorItemNotFound"},
+		{Status: 500, Code: "ErrorInternalServerError"},
 	} {
 		t.Run(f.Code, func(t *testing.T) {
 			virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
@@ -334,7 +335,7 @@ func TestRefusedLinks(t *testing.T) {
 				}
 				sim.DeliverMessage(alice, mail(70))
 				sim.AddFolder(alice, "", "New one")
-				time.Sleep(10 * time.Minute)
+				time.Sleep(25 * time.Minute)
 				if sim.FaultsFired() == 0 {
 					t.Fatal("no link was refused")
 				}

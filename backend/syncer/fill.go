@@ -3,6 +3,7 @@ package syncer
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -72,14 +73,19 @@ func (s *Syncer) syncFolder(ctx context.Context, f *folder) (changed bool, err e
 	return changed, err
 }
 
-// maxRefused is how often in a row a link is refused, without a word of its being void, before it is given up.
-const maxRefused = 3
+// How often in a row a link is refused, without a word of its being void, or fails by a fault of Graph's own that may have
+// to do with nothing but the link, before it is given up.
+const (
+	maxRefused = 3
+	maxFaulty  = 8 // the waits between them make that some minutes
+)
 
 // refusedAgain reports that a task's kept link is refused as often as that, err being the last refusal.
 func (s *Syncer) refusedAgain(t *task, err error) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return t.fails+1 >= maxRefused && graph.LinkRefused(err)
+	fails := t.fails + 1
+	return fails >= maxRefused && graph.LinkRefused(err) || fails >= maxFaulty && graph.StatusOf(err) == http.StatusInternalServerError
 }
 
 // goByList compares lists from now on, until delta is tried again.
