@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 
@@ -19,10 +18,9 @@ import (
 // database is one SQLite file with one connection that writes and a few that
 // read. Readers see the last committed state and never wait for the writer.
 type database struct {
-	kind     *dbKind
-	path     string
-	numbered bool // placeholders are $1, $2, …
-	w, r     *sql.DB
+	kind *dbKind
+	path string
+	w, r *sql.DB
 
 	headersReplaced func([]MessageID) // Options.HeadersReplaced
 
@@ -197,7 +195,7 @@ func (d *database) reader(query string) (*sql.Stmt, error) {
 		return st, nil
 	}
 	// Not the caller's context: the statement stays for others.
-	st, err := d.r.PrepareContext(context.Background(), rebind(d.numbered, query))
+	st, err := d.r.PrepareContext(context.Background(), query)
 	if err != nil {
 		return nil, err
 	}
@@ -287,7 +285,7 @@ func (d *database) writeLocked(ctx context.Context, fn func(*tx) error) ([]func(
 	}
 	committed = true
 	for _, query := range t.fresh {
-		if st, err := d.w.PrepareContext(context.Background(), rebind(d.numbered, query)); err == nil {
+		if st, err := d.w.PrepareContext(context.Background(), query); err == nil {
 			d.stmtsW[query] = st // an error is met again, and reported, by the next user
 		}
 	}
@@ -305,7 +303,7 @@ func (t *tx) stmt(query string) (*sql.Stmt, error) {
 		// The one connection is taken by this transaction, so the statement is
 		// the transaction's; writeLocked then prepares it for those to come.
 		var err error
-		st, err = t.tx.PrepareContext(context.Background(), rebind(t.d.numbered, query))
+		st, err = t.tx.PrepareContext(context.Background(), query)
 		if err != nil {
 			return nil, err
 		}
@@ -337,25 +335,6 @@ func (t *tx) row(dest []any, query string, args ...any) error {
 		return err
 	}
 	return notFound(st.QueryRowContext(context.Background(), args...).Scan(dest...))
-}
-
-// rebind turns the ? of our queries into the engine's placeholders: SQLite takes
-// them as they are, PostgreSQL wants $1, $2, …. Our queries hold no ? in literals.
-func rebind(numbered bool, query string) string {
-	if !numbered {
-		return query
-	}
-	var b strings.Builder
-	n := 0
-	for _, c := range query {
-		if c != '?' {
-			b.WriteRune(c)
-			continue
-		}
-		n++
-		b.WriteString("$" + strconv.Itoa(n))
-	}
-	return b.String()
 }
 
 // inSizes are the lengths of the lists in IN (…); few, so that the statements can be cached.

@@ -239,7 +239,7 @@ func (s *Store) headerRange(ctx context.Context, folder FolderID, uids []imap.UI
 		return err
 	}
 	defer conn.Close()
-	query := rebind(s.db.numbered, "SELECT message, data FROM headers WHERE message BETWEEN ? AND ? ORDER BY message")
+	query := "SELECT message, data FROM headers WHERE message BETWEEN ? AND ? ORDER BY message"
 	return conn.Raw(func(dc any) error {
 		q, ok := dc.(driver.QueryerContext)
 		if !ok {

@@ -158,7 +158,7 @@ func (s *Store) messages(ctx context.Context, folder FolderID) ([]Message, error
 	}
 	defer conn.Close()
 	list := make([]Message, 0, f.Messages)
-	query := rebind(s.db.numbered, "SELECT "+packedMessage+" FROM messages WHERE id BETWEEN ? AND ? ORDER BY id")
+	query := "SELECT " + packedMessage + " FROM messages WHERE id BETWEEN ? AND ? ORDER BY id"
 	err = conn.Raw(func(dc any) error {
 		q, ok := dc.(driver.QueryerContext)
 		if !ok {

@@ -20,7 +20,7 @@ const migrationTable = "schema_migrations"
 // migrate brings the tables up to date. A database that a newer Postern has
 // changed is refused: what its tables mean now is not known here.
 func (d *database) migrate(ctx context.Context) error {
-	provider, err := d.migrations(goose.DialectSQLite3)
+	provider, err := d.migrations()
 	if err != nil {
 		return err
 	}
@@ -45,12 +45,12 @@ func (d *database) migrate(ctx context.Context) error {
 }
 
 // migrations returns goose's view of the database.
-func (d *database) migrations(dialect goose.Dialect) (*goose.Provider, error) {
+func (d *database) migrations() (*goose.Provider, error) {
 	files, err := fs.Sub(migrationFiles, d.kind.migrations)
 	if err != nil {
 		return nil, fmt.Errorf("migrate %s: %w", d.path, err)
 	}
-	provider, err := goose.NewProvider(dialect, d.w, files,
+	provider, err := goose.NewProvider(goose.DialectSQLite3, d.w, files,
 		goose.WithTableName(migrationTable), goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, fmt.Errorf("migrate %s: %w", d.path, err)

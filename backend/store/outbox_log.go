@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/pressly/goose/v3"
 )
 
 // putEvents adds a submission's events to the log.
@@ -114,7 +112,7 @@ func OpenOutbox(ctx context.Context, dir string) (o *Outbox, running bool, err e
 
 // checkVersion refuses tables of another version: changing them is for the server alone.
 func (d *database) checkVersion(ctx context.Context) error {
-	provider, err := d.migrations(goose.DialectSQLite3)
+	provider, err := d.migrations()
 	if err != nil {
 		return err
 	}

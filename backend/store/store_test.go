@@ -375,12 +375,6 @@ func TestCancelledWrite(t *testing.T) {
 	}
 }
 
-func TestRebind(t *testing.T) {
-	if got := rebind(true, "a = ? AND b IN (?,?)"); got != "a = $1 AND b IN ($2,$3)" {
-		t.Error(got)
-	}
-}
-
 func TestOddFolderName(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a b?c=1&d#e%41 ü")
 	s := openStore(t, dir)
