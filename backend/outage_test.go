@@ -172,6 +172,55 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// How long a message that was perhaps sent is looked for before it is sent again depends on how its sending ended: where Graph gave
+// no answer it may have left, and its copy may come late.
+func TestRepeatOfUnclearSend(t *testing.T) {
+	const soon, patient = 25 * time.Second, 125 * time.Second
+	for _, tt := range []struct {
+		name   string
+		fault  graphsim.Fault
+		filed  time.Duration // how long Exchange takes to file a copy
+		within time.Duration // it has arrived
+		after  time.Duration // but not before
+	}{
+		{"503", graphsim.Fault{Status: 503}, 0, soon, 15 * time.Second},
+		{"200, and nothing sent", graphsim.Fault{Status: 200, EmptyBody: true}, 0, soon, 15 * time.Second},
+		{"504", graphsim.Fault{Status: 504}, 0, patient, time.Minute},
+		{"504, and sent", graphsim.Fault{Status: 504, AfterEffect: true}, 90 * time.Second, time.Second, 0},
+		{"500, and sent", graphsim.Fault{Status: 500, AfterEffect: true}, 30 * time.Second, time.Second, 0},
+		{"answer lost", graphsim.Fault{DropAfter: true}, 100 * time.Second, time.Second, 0},
+		{"connection lost, and not sent", graphsim.Fault{DropBefore: true}, 0, patient, time.Minute},
+		{"no answer for minutes, and sent", graphsim.Fault{Delay: 20 * time.Minute, AfterEffect: true, Status: 504}, 0, 20 * time.Minute, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			opts := graphsim.Options{EmptyPageEvery: -1, SentItemsDelay: tt.filed}
+			virtualSim(t, opts, time.Minute, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+				time.Sleep(time.Minute)
+				tt.fault.Path, tt.fault.Times = "/send(Mail)?$", 1
+				inject(t, sim, tt.fault)
+				began := time.Now()
+				if _, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"),
+					"From: "+alice+"\r\nTo: x@fabrikam.example\r\nSubject: perhaps\r\nMessage-ID: <perhaps@contoso.example>\r\n\r\nhello\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				for len(sim.Delivered()) == 0 && time.Since(began) < time.Hour {
+					time.Sleep(time.Second)
+				}
+				if d := time.Since(began); d > tt.within+2*time.Second || d < tt.after {
+					t.Errorf("arrived after %s, want %s to %s", d, tt.after, tt.within)
+				}
+				time.Sleep(time.Hour)
+				if left := unsent(t, b); len(left) != 0 {
+					t.Errorf("still there: %+v", left)
+				}
+				if n := len(sim.Delivered()); n != 1 {
+					t.Errorf("arrived %d times", n)
+				}
+			})
+		})
+	}
+}
+
 // After an outage new mail is seen soon, not after the longest wait of the outage.
 func TestOutageEndIsSeen(t *testing.T) {
 	virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {

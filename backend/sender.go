@@ -535,6 +535,10 @@ func classify(err error, job *outbox.Job) error {
 	switch {
 	case graph.Unclear(err):
 		e.Outcome, e.Text = outbox.Unclear, "" // said by the queue
+		// 503 is said by what stands before Exchange; a 200 was seen where nothing is sent (observed, see doubtfulMIME).
+		// Of no answer, a 504 or another 5xx nothing is known.
+		status := graph.StatusOf(err)
+		e.Unlikely = status == http.StatusServiceUnavailable || status == http.StatusOK
 	case isTokenError(err):
 		e.Status, e.Text = "4.7.0", "Microsoft 365 refuses the sign-in; an administrator must look at it."
 	case graph.IsSendingQuota(err):

@@ -122,9 +122,8 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		}); err != nil {
 			q.log.Error("outbox row not written", "queue_id", job.ID, "err", err)
 		}
-	} else if wait := q.behind(ctx, job); wait > 0 {
-		job.progress.Behind++
-		q.log.Info("message not found sent yet, copies of others are late, too", "queue_id", job.ID, "mailbox", job.Mailbox, "wait", wait.Round(time.Second))
+	} else if wait, why := q.patience(ctx, job); wait > 0 {
+		q.log.Info("message not found sent yet: "+why, "queue_id", job.ID, "mailbox", job.Mailbox, "wait", wait.Round(time.Second))
 		return false, q.put(it, job, store.StateUnclear, wait, nil, false)
 	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
@@ -169,34 +168,48 @@ func (q *Queue) holdUnsure(it *item, job *Job, e *Error) time.Time {
 	return time.Time{}
 }
 
-// behind says how much longer a message that is not to be found should be looked for because Exchange files copies late
-// in the mailbox. What it has taken lately tells: how long it may take is not documented. Without anything to compare with
-// the looks must do.
-func (q *Queue) behind(ctx context.Context, job *Job) time.Duration {
+// patience says how much longer a message that is not to be found should be looked for before it is sent again, and why. How long
+// Exchange takes to file a copy is documented nowhere; what it did with other messages of the mailbox tells most.
+func (q *Queue) patience(ctx context.Context, job *Job) (wait time.Duration, why string) {
 	p := &job.progress
-	if p.Behind >= maxBehind || p.Caught || p.Draft != "" { // a draft that is still there is unsent
-		return 0
+	if p.Draft != "" || p.Caught { // a draft that is still there is unsent
+		return 0, ""
 	}
 	other, err := q.lastSent(ctx, job.Mailbox)
 	if err != nil {
 		q.log.Warn("outbox not read", "err", err)
 	}
-	if other == nil {
-		return 0
+	since := time.Unix(p.Since, 0)
+	if other != nil && p.Behind < maxBehind {
+		filed, err := q.opts.Sender.Filed(ctx, other)
+		switch {
+		case err != nil:
+			p.Behind++
+			return q.opts.Looks[len(q.opts.Looks)-1], "whether copies are late cannot be told, " + err.Error()
+		case !filed:
+			p.Behind++
+			return behindWait, "copies of others are late, too"
+		case p.Behind > 0:
+			// It took the other one until now; this one is given as long.
+			p.Caught = true
+			return min(since.Sub(other.Updated), maxBehind*behindWait), "copies were late"
+		case other.Updated.After(since.Add(time.Second)):
+			return 0, "" // the copy of what was taken later is there
+		}
 	}
-	filed, err := q.opts.Sender.Filed(ctx, other)
-	switch {
-	case err != nil:
-		q.log.Info("cannot tell whether copies are late", "mailbox", job.Mailbox, "err", err)
-		return q.opts.Looks[len(q.opts.Looks)-1]
-	case !filed:
-		return behindWait
-	case p.Behind == 0:
-		return 0
+	all := total(q.opts.Looks) + total(q.opts.Longer)
+	if p.Unlikely || p.Longer >= len(q.opts.Longer) || time.Since(since) >= all {
+		return 0, ""
 	}
-	// It took the other one until now; this one is given as long.
-	p.Caught = true
-	return min(time.Unix(p.Since, 0).Sub(other.Updated), maxBehind*behindWait)
+	p.Longer++
+	return q.opts.Longer[p.Longer-1], "nothing tells that it was not sent"
+}
+
+func total(waits []time.Duration) (sum time.Duration) {
+	for _, w := range waits {
+		sum += w
+	}
+	return sum
 }
 
 // lastSent returns the latest message that Exchange has taken from the mailbox and whose copy should be there by now, nil
@@ -319,10 +332,7 @@ func (q *Queue) failed(it *item, job *Job, e *Error) time.Time {
 	switch e.Outcome {
 	case Unclear:
 		log.Warn("message may have been sent, will look for it")
-		job.progress.EverUnclear, job.progress.Looks, job.progress.Rested = true, 0, false
-		job.progress.Since, job.progress.Behind, job.progress.Caught = now.Unix(), 0, false
-		job.progress.Blind, job.progress.Unseen = 0, false
-		job.progress.Why = e.say()
+		job.progress.ended(e, now)
 		q.tellDelay(job, e)
 		return q.put(it, job, store.StateUnclear, max(q.opts.Looks[0], e.RetryAfter), e, true)
 	case Temporary:

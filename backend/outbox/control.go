@@ -99,7 +99,7 @@ func apply(s *store.Submission, a Action, reason string) {
 		if p.EverUnclear || s.ClaimedFrom == store.StateUnclear {
 			s.State = store.StateUnclear // to be looked for first, as ever
 			p.Unseen = p.Blind != 0      // and where that cannot be, a person has decided
-			p.Looks = 0
+			p.Looks, p.Longer = 0, 0
 			p.keep(s)
 		}
 		// The time it was held is not counted against it.

@@ -58,6 +58,7 @@ const (
 // Error is a failed attempt.
 type Error struct {
 	Outcome    Outcome
+	Unlikely   bool          // of Unclear: Exchange did answer, and has rarely sent what it answers so
 	Blind      bool          // of Find: we may not look; an administrator may change that
 	RetryAfter time.Duration // not before; zero when nobody said
 	Uncounted  bool          // the attempt never reached Exchange, as when the budget forbade it

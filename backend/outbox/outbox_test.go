@@ -306,6 +306,7 @@ var (
 	temporary = &Error{Outcome: Temporary, Status: "4.4.0", Err: errors.New("away")}
 	permanent = &Error{Outcome: Permanent, Status: "5.7.1", Text: "The right is missing.", Err: errors.New("denied")}
 	unclear   = &Error{Outcome: Unclear, Err: errors.New("reset")}
+	unlikely  = &Error{Outcome: Unclear, Unlikely: true, Err: errors.New("503")}
 )
 
 func TestSentAtOnce(t *testing.T) {
@@ -483,9 +484,10 @@ func TestUnclearIsSentOnce(t *testing.T) {
 	}{
 		{"arrived, seen at once", []step{{err: unclear, arrives: true}}, 1, 3 * time.Second},
 		{"arrived, seen late", []step{{err: unclear, arrives: true, hidden: 1}}, 1, 8 * time.Second},
-		{"did not arrive", []step{{err: unclear}}, 2, 25 * time.Second},
-		{"twice unclear", []step{{err: unclear}, {err: unclear, arrives: true}}, 2, 45 * time.Second},
-		{"then throttled", []step{{err: unclear}, {err: temporary}}, 3, 3 * time.Minute},
+		{"did not arrive", []step{{err: unclear}}, 2, 2 * time.Minute},
+		{"did not arrive, as its answer said", []step{{err: unlikely}}, 2, 20 * time.Second},
+		{"twice unclear", []step{{err: unclear}, {err: unclear, arrives: true}}, 2, 2*time.Minute + 3*time.Second},
+		{"then throttled", []step{{err: unclear}, {err: temporary}}, 3, 5 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := newExchange(tt.script...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"postern/backend/store"
 )
@@ -16,6 +17,8 @@ type progress struct {
 	Drafting    bool   `json:"drafting,omitempty"` // a draft may have been made that Draft does not name
 	Looks       int    `json:"looks,omitempty"`    // since the last unclear end
 	Since       int64  `json:"since,omitempty"`    // of the last unclear end, in Unix seconds
+	Unlikely    bool   `json:"unlikely,omitempty"` // that the last unclear end was one of a message sent
+	Longer      int    `json:"longer,omitempty"`   // looks more, because nothing tells that it was not sent
 	Behind      int    `json:"behind,omitempty"`   // looks more, because copies of other messages come late
 	Caught      bool   `json:"caught,omitempty"`   // these copies have come
 	Blind       int64  `json:"blind,omitempty"`    // since when we may not look, in Unix seconds
@@ -54,6 +57,14 @@ func (p progress) keep(sub *store.Submission) {
 
 // mayLeaveDrafts reports whether drafts of the message may lie in the mailbox.
 func (p progress) mayLeaveDrafts() bool { return p.Draft != "" || p.Drafting || p.Drafts }
+
+// ended notes an attempt that ended unclearly.
+func (p *progress) ended(e *Error, now time.Time) {
+	p.EverUnclear, p.Why = true, e.say()
+	p.Looks, p.Longer, p.Behind = 0, 0, 0
+	p.Rested, p.Caught, p.Unseen, p.Unlikely = false, false, false, e.Unlikely
+	p.Since, p.Blind = now.Unix(), 0
+}
 
 // save writes the progress down. sends is how many messages it says were handed to Exchange.
 func (j *Job) save(ctx context.Context, step string, sends int) error {

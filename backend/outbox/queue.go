@@ -32,6 +32,9 @@ type Options struct {
 	// those before each look for a message whose sending ended unclearly, and Copies those before each look for a copy in
 	// Sent Items that is not wanted. Empty for 15 s growing to 30 min, for 2, 5 and 12 s, and for 2 s growing to 30 min.
 	Retries, Looks, Copies []time.Duration
+	// Longer are the waits before further looks, where nothing tells that the message was not sent. Empty for 20, 30 and
+	// 50 s, two minutes in all, or for none where Looks are given.
+	Longer []time.Duration
 
 	// Step is for tests: it is called before each step that lasts, that is, each change of a row and each removal of a
 	// file. With an error the step does not take place, as if the process had died.
@@ -114,6 +117,9 @@ func New(opts Options) (*Queue, error) {
 	}
 	if len(opts.Looks) == 0 {
 		opts.Looks = lookWaits
+		if len(opts.Longer) == 0 {
+			opts.Longer = longerWaits
+		}
 	}
 	if opts.Observe == nil {
 		opts.Observe = func(string, string) {}

@@ -53,6 +53,7 @@ func Restored(ctx context.Context, o *store.Outbox, made, now time.Time, send bo
 		_, err := o.Update(ctx, r.ID, func(s *store.Submission) error {
 			p := readProgress(s)
 			p.EverUnclear, p.Looks, p.LookErrs = true, 0, 0
+			p.Unlikely = true // what was sent since has its copy by now
 			p.keep(s)
 			s.Wish = store.WishNone
 			// The time it spent in the backup is not counted against it.

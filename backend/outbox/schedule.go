@@ -16,6 +16,10 @@ var retryWaits = []time.Duration{
 // after it has taken the message.
 var lookWaits = []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
 
+// longerWaits is the default of Options.Longer. A repeat that comes minutes late, after a rare fault, is far better than a message
+// sent twice: the client has had its answer long before.
+var longerWaits = []time.Duration{20 * time.Second, 30 * time.Second, 50 * time.Second}
+
 // Where the copies of other messages are missing too, a message is looked for again after behindWait, at most maxBehind
 // times: someone may have deleted them. Such another message was sent between filedWithin and filedEver ago: most copies
 // are there in seconds, and older ones tell nothing of today, or were cleared away.

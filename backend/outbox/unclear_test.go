@@ -30,7 +30,7 @@ func TestUnclearWithoutEnd(t *testing.T) {
 		if n := x.told(); len(n) != 1 || n[0].Kind != Delayed {
 			t.Errorf("half-way told %+v", n)
 		}
-		time.Sleep(21 * time.Minute)
+		time.Sleep(24 * time.Minute)
 		synctest.Wait()
 		row := r.row(id)
 		if row.State != store.StateBounced {
@@ -47,73 +47,148 @@ func TestUnclearWithoutEnd(t *testing.T) {
 		for i := 1; i < len(calls); i++ {
 			waits = append(waits, calls[i].Sub(calls[i-1]))
 		}
-		if waits[0] > 30*time.Second || waits[1] > 45*time.Second || slices.Max(waits) < 5*time.Minute || slices.Max(waits) > 6*time.Minute {
+		// Two minutes of looks, then the waits between attempts.
+		if waits[0] > 2*time.Minute || waits[1] > 2*time.Minute+30*time.Second || slices.Max(waits) < 5*time.Minute || slices.Max(waits) > 8*time.Minute {
 			t.Errorf("waits %v", waits)
 		}
 	})
 }
 
-// Where Exchange files copies late, which is seen by those of other messages, a message that was perhaps sent is looked for
-// until these are there. Where it does not, or nothing tells, nothing waits for it.
+// A message that was perhaps sent is looked for, for two minutes: as long as copies may come late. Where those of other messages
+// are late too it takes longer; where one that was taken later has its copy, or Exchange's answer made it unlikely, less.
 func TestSentItemsBehind(t *testing.T) {
-	looks := []time.Duration{2 * time.Second, 5 * time.Second, 12 * time.Second}
-	const quick, never = 19 * time.Second, 24 * time.Hour
+	const quick, patient, never = 19 * time.Second, 119 * time.Second, 24 * time.Hour
 	for _, tt := range []struct {
 		name    string
 		lag     time.Duration
 		before  time.Duration // another message is sent so long before; 0 for none
+		after   time.Duration // another message is sent so long after
+		end     *Error
 		arrives bool
-		err     error // of asking for the other one
-		total   int   // of the one message
-		repeat  time.Duration
+		err     error         // of asking for the other one
+		repeat  time.Duration // 0 for none
 	}{
-		{"filed late, and sent", 2 * time.Minute, time.Minute, true, nil, 1, 0},
-		{"filed late, and not sent", 2 * time.Minute, time.Minute, false, nil, 1, 2 * time.Minute},
-		{"filed at once, not sent", 0, time.Minute, false, nil, 1, quick},
-		{"filed within seconds, not sent", 5 * time.Second, time.Minute, false, nil, 1, quick},
-		{"filed within seconds, sent", 5 * time.Second, time.Minute, true, nil, 1, 0},
-		{"nothing to compare with", 0, 0, false, nil, 1, quick},
-		{"the other one is too old to tell", time.Hour, 40 * time.Minute, false, nil, 1, quick},
-		{"never filed at all", never, time.Minute, false, nil, 1, 6 * time.Minute},
-		{"cannot ask", 2 * time.Minute, time.Minute, false, errors.New("away"), 1, quick + 6*12*time.Second},
+		{name: "filed at once", arrives: true},
+		{name: "filed after the first looks", lag: 19500 * time.Millisecond, arrives: true},
+		{name: "filed later", lag: 40 * time.Second, arrives: true},
+		{name: "filed as late as is waited for", lag: 118 * time.Second, arrives: true},
+		{name: "not sent", repeat: patient},
+		{name: "not sent, as its answer made likely", end: unlikely, repeat: quick},
+		{name: "sent, though its answer made that unlikely", lag: 10 * time.Second, end: unlikely, arrives: true},
+		{name: "filed late, and sent", lag: 2 * time.Minute, before: time.Minute, arrives: true},
+		{name: "filed late, and not sent", lag: 2 * time.Minute, before: time.Minute, repeat: 2*time.Minute + quick},
+		{name: "filed very late, and sent", lag: 5 * time.Minute, before: 20 * time.Second, arrives: true},
+		{name: "the one before filed at once, not sent", before: time.Minute, repeat: patient},
+		{name: "the one before filed within seconds, not sent", lag: 5 * time.Second, before: time.Minute, repeat: patient},
+		{name: "filed within seconds, sent", lag: 5 * time.Second, before: time.Minute, arrives: true},
+		{name: "a later one is filed, not sent", lag: 5 * time.Second, after: 3 * time.Second, repeat: quick},
+		{name: "a later one is filed, sent", lag: 9 * time.Second, after: 3 * time.Second, arrives: true},
+		{name: "a later one is filed after some looks, not sent", after: 30 * time.Second, repeat: 69 * time.Second},
+		{name: "the other one is too old to tell", lag: time.Hour, before: 40 * time.Minute, repeat: patient},
+		{name: "never filed at all", lag: never, before: time.Minute, repeat: 6*time.Minute + quick},
+		{name: "cannot ask", lag: 2 * time.Minute, before: time.Minute, err: errors.New("away"), repeat: quick + 6*12*time.Second + 50*time.Second},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := newExchange()
-			bubble(t, x, Options{Looks: looks}, func(r *rig) {
+			bubble(t, x, Options{}, func(r *rig) {
 				t := r.t
 				x.lag, x.filedErr = tt.lag, tt.err
-				if tt.before > 0 {
-					if _, err := r.submit(0); err != nil {
+				submit := func() string {
+					t.Helper()
+					id, err := r.submit(0)
+					if err != nil {
 						t.Fatal(err)
 					}
+					return id
+				}
+				if tt.before > 0 {
+					submit()
 					time.Sleep(tt.before)
 				}
+				if tt.end == nil {
+					tt.end = unclear
+				}
 				x.mu.Lock()
-				x.script = []step{{err: unclear, arrives: tt.arrives}}
+				x.script = []step{{err: tt.end, arrives: tt.arrives}}
 				x.calls = nil
 				x.mu.Unlock()
 				began := time.Now()
-				id, err := r.submit(0)
-				if err != nil {
-					t.Fatal(err)
+				id := submit()
+				if tt.after > 0 {
+					time.Sleep(tt.after)
+					submit()
 				}
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				if n, s := x.sent[id], r.row(id).State; n != tt.total || s != store.StateSent {
+				if n, s := x.sent[id], r.row(id).State; n != 1 || s != store.StateSent {
 					t.Errorf("sent %d times, %s", n, s)
 				}
-				calls := x.called()
-				if tt.repeat == 0 && len(calls) != 1 || tt.repeat > 0 && len(calls) != 2 {
-					t.Fatalf("%d attempts", len(calls))
+				again := x.called()[1:]
+				if tt.after > 0 {
+					again = slices.DeleteFunc(again, func(at time.Time) bool { return at.Equal(began.Add(tt.after)) })
 				}
-				if tt.repeat > 0 {
-					if after := calls[1].Sub(began); after < tt.repeat-time.Second || after > tt.repeat+time.Minute || tt.repeat == quick && after > quick {
-						t.Errorf("repeated after %v", after)
+				if (tt.repeat == 0) != (len(again) == 0) || len(again) > 1 {
+					t.Fatalf("repeated at %v, want after %v", again, tt.repeat)
+				}
+				if len(again) == 1 {
+					if after := again[0].Sub(began); after < tt.repeat-time.Second || after > tt.repeat+time.Second {
+						t.Errorf("repeated after %v, want %v", after, tt.repeat)
 					}
 				}
 			})
 		})
 	}
+}
+
+// After a crash nobody knows how far the request had come, so the message is looked for as long as after a broken connection; one
+// that is released long after its unclear end only as often as is usual.
+func TestPatienceAfterCrashAndHold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		x := newExchange(step{err: unclear, arrives: true})
+		x.lag = 100 * time.Second
+		r := openRig(t, dir, x, Options{Looks: []time.Duration{time.Hour}})
+		id, err := r.submit(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := r.st.Outbox().Update(t.Context(), id, func(s *store.Submission) error {
+			s.State, s.ClaimedFrom, s.Progress = store.StateSending, store.StateQueued, "" // as kill -9 leaves it
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.stop()
+		r = openRig(t, dir, x, Options{})
+		defer func() { r.stop() }()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if x.total() != 1 || r.row(id).State != store.StateSent {
+			t.Errorf("sent %d times, row %+v", x.total(), r.row(id))
+		}
+
+		x.mu.Lock()
+		x.script = []step{{err: unclear}}
+		x.mu.Unlock()
+		if id, err = r.submit(0); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		for _, a := range []Action{Hold, Release} {
+			if _, err := r.q.Ask(t.Context(), id, a, ""); err != nil {
+				t.Fatal(err)
+			}
+			if a == Hold {
+				time.Sleep(time.Hour)
+			}
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if x.total() != 2 || r.row(id).State != store.StateSent {
+			t.Errorf("released: sent %d times, row %+v", x.total(), r.row(id))
+		}
+	})
 }
 
 // A message that was being sent when the process died is looked for also when somebody has held and released it since.
