@@ -5,12 +5,15 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
 	"time"
+
+	"github.com/emersion/go-imap/v2"
 
 	"postern/backend/graphsim"
 )
@@ -263,4 +266,78 @@ func TestUnreadableMessage(t *testing.T) {
 	if text := readBody(t, m, 1); !strings.Contains(text, "Subject: number 1") || !strings.Contains(text, "damaged") {
 		t.Errorf("text = %q", text)
 	}
+}
+
+// A text that Graph fails to give for long, while it gives others, is replaced by words that say so: else no program gets past it.
+// While Graph gives none at all, nothing is replaced.
+func TestTextThatFailsAlone(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fault graphsim.Fault
+		all   bool
+		want  bool
+	}{
+		{"server fault", graphsim.Fault{Status: 500, Code: "ErrorInternalServerError"}, false, true},
+		{"not found", graphsim.Fault{Status: 404, Code: "ErrorItemNotFound"}, false, true},
+		{"empty", graphsim.Fault{Status: 200, EmptyBody: true}, false, true},
+		{"all", graphsim.Fault{Status: 500, Code: "ErrorInternalServerError"}, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+				tt.fault.Path = `value$`
+				if !tt.all {
+					tt.fault.Path = regexp.QuoteMeta(strings.TrimRight(sim.Messages(alice, "inbox")[9].ID, "=")) + `.*value$`
+				}
+				inject(t, sim, tt.fault)
+				m, err := a.Open(t.Context(), "INBOX", false)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer m.Close()
+				var texts []string
+				for range 4 {
+					text := ""
+					if body, err := m.Body(t.Context(), 1); err == nil {
+						body.Close()
+						text = readBody(t, m, 1)
+					}
+					texts = append(texts, text)
+					time.Sleep(5 * time.Minute)
+				}
+				if texts[0] != "" || texts[1] != "" {
+					t.Errorf("texts are %q", texts)
+				}
+				if got := strings.Contains(texts[3], "X-Postern-Unreadable"); got != tt.want {
+					t.Errorf("texts are %q", texts)
+				}
+			})
+		})
+	}
+}
+
+// A list of sent messages, whose headers are in their texts alone, does not fail because Graph fails to give one of them.
+func TestHeadersBesideFailingText(t *testing.T) {
+	virtual(t, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+		for i := range 4 {
+			sim.AddMessage(alice, "sentitems", mail(50+i), graphsim.MessageSpec{NoTransportHeaders: true})
+		}
+		id := sim.Messages(alice, "sentitems")[1].ID
+		inject(t, sim, graphsim.Fault{Path: regexp.QuoteMeta(strings.TrimRight(id, "=")) + `.*value$`, Status: 500, Code: "ErrorInternalServerError"})
+		m, err := a.Open(t.Context(), "Sent", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer m.Close()
+		got := 0
+		err = m.Headers(t.Context(), m.UIDs(), func(uid imap.UID, header []byte) error {
+			got++
+			if !strings.Contains(string(header), "Subject: number 5") {
+				t.Errorf("header of %d is %q", uid, header)
+			}
+			return nil
+		})
+		if err != nil || got != 4 {
+			t.Errorf("%d headers, %v", got, err)
+		}
+	})
 }

@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
+
+	"github.com/emersion/go-imap/v2"
 
 	"postern/backend/graph"
 	"postern/backend/message"
@@ -56,6 +59,81 @@ func (s *Syncer) FetchBody(ctx context.Context, m store.Message) error {
 const fetchTries = 3
 
 func (s *Syncer) fetchBody(ctx context.Context, m store.Message) error {
+	err := s.tryBody(ctx, m)
+	if ctx.Err() != nil || !s.failsAlone(m.ID, err) || !s.othersRead(ctx, m) {
+		return err
+	}
+	s.log.Warn("Exchange fails to give a message's text, again and again, and gives that of others", "uid", m.UID, "err", err)
+	w, err := s.o.Store.NewBody()
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if err := s.writeStandIn(ctx, m, w, "the attempt fails each time"); err != nil {
+		return err
+	}
+	return s.keepBody(ctx, m, w)
+}
+
+// A text that Graph fails to give is asked for so often, over so long, before that is taken for lasting: programs that read one
+// message after the other do not get past it until then.
+const (
+	aloneTries = 3
+	aloneAfter = 10 * time.Minute
+)
+
+// textFault is what is known of a message whose text Graph fails to give.
+type textFault struct {
+	since time.Time
+	fails int
+}
+
+// failsAlone notes how an attempt to read a message's text ended, and reports whether it has failed for long.
+func (s *Syncer) failsAlone(id store.MessageID, err error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		delete(s.textFaults, id)
+		return false
+	}
+	if !graph.IsTemporary(err) || graph.IsThrottled(err) || graph.IsNoMailbox(err) || graph.StatusOf(err) == http.StatusUnauthorized {
+		return false
+	}
+	f := s.textFaults[id]
+	if f == nil {
+		if s.textFaults == nil || len(s.textFaults) > 1000 {
+			s.textFaults = make(map[store.MessageID]*textFault)
+		}
+		f = &textFault{since: time.Now()}
+		s.textFaults[id] = f
+	}
+	f.fails++
+	return f.fails >= aloneTries && time.Since(f.since) >= aloneAfter
+}
+
+// othersRead reports whether Graph gives the text of one of the message's neighbours now.
+func (s *Syncer) othersRead(ctx context.Context, m store.Message) bool {
+	var uids []imap.UID
+	for d := imap.UID(1); d <= 10; d++ {
+		uids = append(uids, m.UID+d)
+		if m.UID > d {
+			uids = append(uids, m.UID-d)
+		}
+	}
+	others, err := s.o.Store.MessagesByUID(ctx, m.Folder, uids)
+	if err != nil {
+		return false
+	}
+	for _, o := range others[:min(3, len(others))] {
+		if _, err := s.o.Graph.MIME(ctx, string(o.GraphID), io.Discard); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// tryBody reads the text, a few times if it has to.
+func (s *Syncer) tryBody(ctx context.Context, m store.Message) error {
 	for try := 1; ; try++ {
 		err := s.fetchBodyOnce(ctx, m)
 		if graph.IsNotFound(err) {
@@ -128,10 +206,15 @@ func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
 			return err
 		}
 		defer w.Abort()
-		if err := s.writeStandIn(ctx, m, w); err != nil {
+		if err := s.writeStandIn(ctx, m, w, "its data is damaged"); err != nil {
 			return err
 		}
 	}
+	return s.keepBody(ctx, m, w)
+}
+
+// keepBody makes what was written to w the text of a message.
+func (s *Syncer) keepBody(ctx context.Context, m store.Message, w *store.BodyWriter) error {
 	ctx = context.WithoutCancel(ctx)
 	ix, index, err := IndexBody(w)
 	if err != nil {
@@ -240,15 +323,15 @@ func unreadable(err error) bool {
 
 // writeStandIn writes a message that says why the real one cannot be shown. Without it a mail program would ask again and
 // again, and some never get past it to the next message.
-func (s *Syncer) writeStandIn(ctx context.Context, m store.Message, w *store.BodyWriter) error {
+func (s *Syncer) writeStandIn(ctx context.Context, m store.Message, w *store.BodyWriter, why string) error {
 	known := &graph.Message{}
 	if res := s.o.Graph.GetMany(ctx, []string{string(m.GraphID)}, headerOptions); len(res) == 1 && res[0].Err == nil && res[0].Message != nil {
 		known = res[0].Message
 	}
 	header := bytes.TrimSuffix(madeHeader(known), []byte("\r\n"))
 	_, err := fmt.Fprintf(w, "%sX-Postern-Unreadable: yes\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n"+
-		"Microsoft 365 cannot deliver the content of this message: its data is damaged.\r\n"+
-		"Outlook may still be able to show a part of it.\r\n", header)
+		"Microsoft 365 cannot deliver the content of this message: %s.\r\n"+
+		"Outlook may still be able to show a part of it.\r\n", header, why)
 	return err
 }
 

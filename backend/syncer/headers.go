@@ -8,6 +8,7 @@ import (
 	"net/mail"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,18 +67,31 @@ func (s *Syncer) FetchHeaders(ctx context.Context, id store.FolderID, msgs []sto
 		_, err := s.headersOf(ctx, absent, false)
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var mu sync.Mutex
+	var unread []store.Message
+	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
 	for _, m := range absent {
 		g.Go(func() error {
-			err := s.FetchBody(ctx, m)
-			if graph.IsNotFound(err) {
+			err := s.FetchBody(gctx, m)
+			if err == nil || graph.IsNotFound(err) {
 				return nil
 			}
-			return err
+			if gctx.Err() != nil || graph.IsThrottled(err) {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			unread = append(unread, m)
+			return nil
 		})
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil || len(unread) == 0 {
+		return err
+	}
+	// One text that Graph fails to give must not keep the others' headers back.
+	_, err := s.headersOf(ctx, unread, false)
+	return err
 }
 
 // headerRange reads the headers of msgs by pages over the time they span, and returns those it did not meet.

@@ -112,25 +112,26 @@ type Syncer struct {
 	// commit is held while the store is changed and the change is announced. No Graph call is made under it.
 	commit sync.Mutex
 
-	mu      sync.Mutex // below; never held while calling Graph or the store
-	folders map[store.FolderID]*folder
-	tree    task
-	running int
-	used    time.Time // when a session last asked for something
-	status  Status
-	stopped bool
-	roles   map[string]store.FolderID // by well-known name
-	known   map[string]string         // well-known name to Graph id
-	bodies  map[store.MessageID]*flight
-	own     map[store.GraphID]*ownWrite
-	marks   mark
-	moving  map[store.GraphID]int       // by clients, right now
-	doubts  map[store.GraphID]time.Time // messages that are listed and not found, since when
-	drafts  map[store.GraphID]string    // versions of drafts seen in listings and delta rounds
-	edited  map[store.GraphID]bool      // drafts that were edited by others right before a change of ours
-	tried   map[store.MessageID]bool    // by background reading
-	totals  map[string]int              // messages in folders by Graph id, as the last reading of the tree told
-	copies  copyWork
+	mu         sync.Mutex // below; never held while calling Graph or the store
+	folders    map[store.FolderID]*folder
+	tree       task
+	running    int
+	used       time.Time // when a session last asked for something
+	status     Status
+	stopped    bool
+	roles      map[string]store.FolderID // by well-known name
+	known      map[string]string         // well-known name to Graph id
+	bodies     map[store.MessageID]*flight
+	own        map[store.GraphID]*ownWrite
+	marks      mark
+	moving     map[store.GraphID]int          // by clients, right now
+	doubts     map[store.GraphID]time.Time    // messages that are listed and not found, since when
+	drafts     map[store.GraphID]string       // versions of drafts seen in listings and delta rounds
+	edited     map[store.GraphID]bool         // drafts that were edited by others right before a change of ours
+	tried      map[store.MessageID]bool       // by background reading
+	textFaults map[store.MessageID]*textFault // messages whose text Graph fails to give
+	totals     map[string]int                 // messages in folders by Graph id, as the last reading of the tree told
+	copies     copyWork
 
 	pushing chan struct{} // holds a token while flags are written: two pushes of one message must not overtake one another
 
