@@ -38,21 +38,6 @@ type lockout struct {
 	seen map[guesser]*guesses
 }
 
-// sourceOf returns what counts as one address: an IPv4 address, or the /64
-// an IPv6 host can choose its addresses from. The zero Addr is a source of its own.
-func sourceOf(a netip.Addr) netip.Prefix {
-	a = a.Unmap().WithZone("")
-	bits := a.BitLen()
-	if a.Is6() {
-		bits = 64
-	}
-	p, err := a.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
 // locked returns how long user is still locked out at addr; 0 if not at all.
 func (l *lockout) locked(addr netip.Addr, user string, now time.Time) time.Duration {
 	l.mu.Lock()

@@ -2,8 +2,9 @@ package httpd
 
 import (
 	"net"
-	"net/netip"
 	"sync"
+
+	"postern/backend"
 )
 
 // Connections at once: all, and from one address elsewhere. Programs on this machine share one address, a proxy in front of us among them.
@@ -16,14 +17,10 @@ const (
 // must not suffer from what is done to the pages.
 type boundedListener struct {
 	net.Listener
-	mu  sync.Mutex
-	all int
-	per map[netip.Addr]int
+	peers backend.Peers
 }
 
-func bounded(l net.Listener) net.Listener {
-	return &boundedListener{Listener: l, per: make(map[netip.Addr]int)}
-}
+func bounded(l net.Listener) net.Listener { return &boundedListener{Listener: l} }
 
 // Accept implements net.Listener.
 func (l *boundedListener) Accept() (net.Conn, error) {
@@ -32,40 +29,16 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		addr := addressOf(c)
-		if !l.enter(addr) {
+		addr := backend.PeerAddr(c)
+		limits := backend.PeerLimits{All: maxConnections, Each: maxConnectionsPerAddress}
+		if addr.IsLoopback() {
+			limits.Each = limits.All
+		}
+		if l.peers.Enter(addr, limits) != backend.Admitted {
 			c.Close()
 			continue
 		}
-		return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { l.left(addr) })}, nil
-	}
-}
-
-func addressOf(c net.Conn) netip.Addr {
-	a, err := netip.ParseAddrPort(c.RemoteAddr().String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return a.Addr().Unmap().WithZone("")
-}
-
-func (l *boundedListener) enter(addr netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.all >= maxConnections || l.per[addr] >= maxConnectionsPerAddress && !addr.IsLoopback() {
-		return false
-	}
-	l.all++
-	l.per[addr]++
-	return true
-}
-
-func (l *boundedListener) left(addr netip.Addr) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.all--
-	if l.per[addr]--; l.per[addr] <= 0 {
-		delete(l.per, addr)
+		return &boundedConn{Conn: c, leave: sync.OnceFunc(func() { l.peers.Leave(addr) })}, nil
 	}
 }
 

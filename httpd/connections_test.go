@@ -3,7 +3,6 @@ package httpd
 import (
 	"io"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 )
@@ -44,22 +43,84 @@ func TestConnectionLimit(t *testing.T) {
 		c.Close()
 	}
 	w.within("room for another", func() bool { return answers(dial()) })
+}
 
-	b := bounded(l).(*boundedListener)
-	far := netip.MustParseAddr("192.0.2.1")
-	for range maxConnectionsPerAddress {
-		if !b.enter(far) {
+// A host elsewhere gets no more than its part; others, and this machine, do not suffer from it.
+func TestConnectionLimitByAddress(t *testing.T) {
+	l := fakeListener(make(chan net.Conn))
+	b := bounded(l)
+	accepted := make(chan net.Conn)
+	go func() {
+		for {
+			c, err := b.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	defer func() { close(l); <-accepted }()
+	enter := func(from string) (net.Conn, bool) {
+		theirs, ours := net.Pipe()
+		t.Cleanup(func() { theirs.Close() })
+		l <- &farConn{Conn: ours, from: &net.TCPAddr{IP: net.ParseIP(from), Port: 1}}
+		closed := make(chan struct{})
+		go func() {
+			theirs.Read(make([]byte, 1)) // until it is closed
+			close(closed)
+		}()
+		select {
+		case c := <-accepted:
+			return c, true
+		case <-closed:
+			return nil, false
+		}
+	}
+	first, ok := enter("192.0.2.1")
+	for range maxConnectionsPerAddress - 1 {
+		if _, more := enter("192.0.2.1"); !ok || !more {
 			t.Fatal("too few from one address")
 		}
 	}
-	if b.enter(far) {
+	if _, ok := enter("192.0.2.1"); ok {
 		t.Error("too many from one address")
 	}
-	if !b.enter(netip.MustParseAddr("192.0.2.2")) {
+	if _, ok := enter("192.0.2.2"); !ok {
 		t.Error("another address has to suffer")
 	}
-	b.left(far)
-	if !b.enter(far) {
+	first.Close()
+	first.Close() // counts once
+	if _, ok := enter("192.0.2.1"); !ok {
 		t.Error("no room after one has left")
 	}
+	if _, ok := enter("192.0.2.1"); ok {
+		t.Error("room for two after one has left")
+	}
+	for range maxConnectionsPerAddress + 1 {
+		if _, ok := enter("127.0.0.1"); !ok {
+			t.Fatal("this machine counts as one address")
+		}
+	}
 }
+
+// fakeListener accepts what is sent to it.
+type fakeListener chan net.Conn
+
+func (l fakeListener) Accept() (net.Conn, error) {
+	if c, ok := <-l; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l fakeListener) Close() error   { return nil }
+func (l fakeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// farConn says that it comes from elsewhere.
+type farConn struct {
+	net.Conn
+	from net.Addr
+}
+
+func (c *farConn) RemoteAddr() net.Addr { return c.from }

@@ -15,7 +15,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -105,7 +104,7 @@ type Server struct {
 	limits    Limits
 	listeners map[net.Listener]struct{}
 	sessions  map[*session]struct{}
-	perIP     map[netip.Addr]int
+	peers     backend.Peers
 	refusals  int // connections being told that there are too many
 	stopping  bool
 	running   sync.WaitGroup // sessions
@@ -119,7 +118,6 @@ func New(opts Options) *Server {
 		log:       opts.Logger,
 		listeners: make(map[net.Listener]struct{}),
 		sessions:  make(map[*session]struct{}),
-		perIP:     make(map[netip.Addr]int),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -192,17 +190,18 @@ func (s *Server) isStopping() bool {
 
 // start runs a session on conn, unless there are too many.
 func (s *Server) start(conn net.Conn) {
-	remote := remoteIP(conn)
+	remote := backend.PeerAddr(conn)
 	s.mu.Lock()
-	refuse := ""
-	switch {
-	case s.stopping:
+	if s.stopping {
 		s.mu.Unlock()
 		conn.Close()
 		return
-	case len(s.sessions) >= s.limits.Connections:
+	}
+	refuse := ""
+	switch s.peers.Enter(remote, backend.PeerLimits{All: s.limits.Connections, Each: s.limits.ConnectionsPerIP}) {
+	case backend.TooManyAll:
 		refuse = "* BYE [UNAVAILABLE] Too many connections\r\n"
-	case s.perIP[remote] >= s.limits.ConnectionsPerIP:
+	case backend.TooManyEach:
 		refuse = "* BYE [LIMIT] Too many connections from your address\r\n"
 	}
 	if refuse != "" {
@@ -222,7 +221,6 @@ func (s *Server) start(conn net.Conn) {
 	}
 	sess := newSession(s, conn, remote)
 	s.sessions[sess] = struct{}{}
-	s.perIP[remote]++
 	s.running.Add(1)
 	s.mu.Unlock()
 
@@ -231,9 +229,7 @@ func (s *Server) start(conn net.Conn) {
 		defer func() {
 			s.mu.Lock()
 			delete(s.sessions, sess)
-			if s.perIP[remote]--; s.perIP[remote] <= 0 {
-				delete(s.perIP, remote)
-			}
+			s.peers.Leave(remote)
 			s.mu.Unlock()
 		}()
 		sess.serve()
@@ -311,12 +307,4 @@ func (s *Server) Sessions() (open, loggedIn int) {
 		}
 	}
 	return len(s.sessions), loggedIn
-}
-
-// remoteIP returns the client's address, the zero Addr where there is none.
-func remoteIP(conn net.Conn) netip.Addr {
-	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -118,7 +117,7 @@ func onVirtualTime(t *testing.T, opts Options, svc *fakeService, f func(s *Serve
 		if err := <-done; err != nil {
 			t.Error(err)
 		}
-		if n := len(s.conns) + len(s.perAddr); n != 0 {
+		if n := len(s.conns); n != 0 {
 			t.Errorf("%d connections still counted", n)
 		}
 	})
@@ -560,12 +559,5 @@ func TestValidAddress(t *testing.T) {
 		if got := validAddress(addr); got != want {
 			t.Errorf("validAddress(%q) = %v", addr, got)
 		}
-	}
-}
-
-func TestPeerAddr(t *testing.T) {
-	mapped := &peerConn{peer: &net.TCPAddr{IP: net.ParseIP("::ffff:192.0.2.1")}}
-	if got := peerAddr(mapped); got != netip.MustParseAddr("192.0.2.1") {
-		t.Errorf("got %v", got)
 	}
 }

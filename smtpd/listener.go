@@ -3,8 +3,9 @@ package smtpd
 import (
 	"crypto/tls"
 	"net"
-	"net/netip"
 	"time"
+
+	"postern/backend"
 )
 
 // listener hands go-smtp our own connections and turns away those over the limits.
@@ -29,22 +30,23 @@ func (l *listener) Accept() (net.Conn, error) {
 
 // admit counts raw in and wraps it, or refuses it and returns nil.
 func (s *Server) admit(raw net.Conn) *conn {
-	remote := peerAddr(raw)
-	key := remote.String()
+	remote := backend.PeerAddr(raw)
 
 	s.mu.Lock()
 	refusal := ""
-	switch {
-	case s.stopping:
+	if s.stopping {
 		refusal = lineStopping
-	case len(s.conns) >= s.limits.Connections:
-		refusal = "421 4.7.0 Too many connections, try again later\r\n"
-	case s.perAddr[key] >= s.limits.PerAddress:
-		refusal = "421 4.7.0 Too many connections from your address, try again later\r\n"
+	} else {
+		switch s.peers.Enter(remote, backend.PeerLimits{All: s.limits.Connections, Each: s.limits.PerAddress}) {
+		case backend.TooManyAll:
+			refusal = "421 4.7.0 Too many connections, try again later\r\n"
+		case backend.TooManyEach:
+			refusal = "421 4.7.0 Too many connections from your address, try again later\r\n"
+		}
 	}
 	if refusal != "" {
 		s.mu.Unlock()
-		s.log.Warn("smtp connection refused", "remote", key, "reply", refusal[:len(refusal)-2])
+		s.log.Warn("smtp connection refused", "remote", remote, "reply", refusal[:len(refusal)-2])
 		go func() {
 			// A client that waits for a TLS handshake would only see noise.
 			if s.opts.TLS != TLSImplicit {
@@ -57,7 +59,6 @@ func (s *Server) admit(raw net.Conn) *conn {
 	}
 	c := newConn(s, raw, remote)
 	s.conns[c] = struct{}{}
-	s.perAddr[key]++
 	s.mu.Unlock()
 	return c
 }
@@ -70,18 +71,7 @@ func (s *Server) release(c *conn) {
 		return
 	}
 	delete(s.conns, c)
-	key := c.remote.String()
-	if s.perAddr[key]--; s.perAddr[key] <= 0 {
-		delete(s.perAddr, key)
-	}
-}
-
-// peerAddr returns the client's address, the zero Addr when it has none (a pipe in a test).
-func peerAddr(c net.Conn) netip.Addr {
-	if a, ok := c.RemoteAddr().(*net.TCPAddr); ok {
-		return a.AddrPort().Addr().Unmap()
-	}
-	return netip.Addr{}
+	s.peers.Leave(c.remote)
 }
 
 // serverTLS is the configuration for one connection: nothing older than TLS 1.2 unless told otherwise.

@@ -124,7 +124,7 @@ type Server struct {
 
 	mu       sync.Mutex
 	conns    map[*conn]struct{}
-	perAddr  map[string]int
+	peers    backend.Peers
 	stopping bool
 }
 
@@ -161,12 +161,11 @@ func newServer(opts Options, mail service) (*Server, error) {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{
-		opts:    opts,
-		limits:  opts.Limits.withDefaults(),
-		log:     opts.Logger,
-		mail:    mail,
-		conns:   make(map[*conn]struct{}),
-		perAddr: make(map[string]int),
+		opts:   opts,
+		limits: opts.Limits.withDefaults(),
+		log:    opts.Logger,
+		mail:   mail,
+		conns:  make(map[*conn]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 
