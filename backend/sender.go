@@ -87,7 +87,7 @@ func (s *sender) Send(ctx context.Context, job *outbox.Job) error {
 			return &outbox.Error{Outcome: outbox.Unclear, Err: err} // sent, but not noted
 		}
 	}
-	a.Poke(sentRole)
+	a.syncer.Sent(ctx, job.MessageID)
 	return nil
 }
 
@@ -331,7 +331,7 @@ func (s *sender) Find(ctx context.Context, job *outbox.Job) (bool, error) {
 		if err := job.PartDone(ctx); err != nil {
 			return false, err
 		}
-		a.Poke(sentRole)
+		a.syncer.Sent(ctx, job.MessageID)
 		return true, nil
 	}
 

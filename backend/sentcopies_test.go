@@ -365,3 +365,77 @@ func dieWithCopy(t *testing.T, d *death, dir string) {
 		t.Errorf("read back %q", got)
 	}
 }
+
+func isPageOfChanges(r graphsim.Request) bool {
+	return strings.HasSuffix(r.Template, "/messages/delta")
+}
+
+// A client's copy that was stored before the message was sent, or while Exchange's did not come, is not shown beside Exchange's for
+// long, also where nobody has Sent open; and it costs little to see that.
+func TestSentCopyComesLate(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		after  bool // the client stores its copy after sending
+		delay  time.Duration
+		within time.Duration // of Exchange's copy
+		rounds int           // of Sent, in the minute after it
+	}{
+		{"at once", false, 0, time.Second, 2},
+		{"1 s", false, time.Second, 2 * time.Second, 3},
+		{"6 s", false, 6 * time.Second, 2 * time.Second, 4},
+		{"18 s", false, 18 * time.Second, 2 * time.Second, 5},
+		{"47 s", false, 47 * time.Second, 3 * time.Second, 6},
+		{"stored after sending, 23 s", true, 23 * time.Second, 5 * time.Second, 6},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			virtualSim(t, graphsim.Options{EmptyPageEvery: -1, SentItemsDelay: tt.delay}, 5*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+				m, err := a.Open(t.Context(), "Sent", false) // the client has looked at it once
+				if err != nil {
+					t.Fatal(err)
+				}
+				m.Close()
+				time.Sleep(10 * time.Minute)
+				store := func() {
+					t.Helper()
+					if _, err := appendMail(t, a, "Sent", []byte(onceFiled), time.Time{}, imap.FlagSeen); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if !tt.after {
+					store()
+					time.Sleep(5 * time.Minute)
+				}
+				sim.ResetRequests()
+				if _, err := submit(t, b, loginOf(t, b, alice), envelope(bob), onceSent); err != nil {
+					t.Fatal(err)
+				}
+				filed := time.Now().Add(tt.delay)
+				if tt.after {
+					store()
+				}
+				one := func() bool {
+					marked, others := exchangeCopies(sim, "sentitems")
+					st, err := a.Status(t.Context(), "Sent")
+					return err == nil && marked == 1 && others == 0 && st.Messages == 1
+				}
+				for !one() && time.Since(filed) < 10*time.Minute {
+					time.Sleep(200 * time.Millisecond)
+				}
+				if d := time.Since(filed); d > tt.within {
+					t.Errorf("both were there for %s", d)
+				}
+				time.Sleep(time.Until(filed.Add(time.Minute - tt.delay)))
+				sent, err := b.store.Folder(t.Context(), m.view.id)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rounds := sim.CountRequests(func(r graphsim.Request) bool {
+					return isPageOfChanges(r) && strings.Contains(r.Path, strings.TrimRight(string(sent.GraphID), "="))
+				})
+				if rounds > tt.rounds || rounds == 0 {
+					t.Errorf("%d rounds, want at most %d", rounds, tt.rounds)
+				}
+			})
+		})
+	}
+}

@@ -215,6 +215,9 @@ func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 		d = min(d, time.Second)
 		f.late = false
 	}
+	if look := s.copyLookLocked(f.id, now); look > 0 {
+		d = min(d, look)
+	}
 	f.due = now.Add(d)
 }
 

@@ -47,10 +47,60 @@ const (
 	copyTrouble = time.Hour
 )
 
+// copyLooks are the times after a message has left at which Sent is asked for Exchange's copy again while a client's copy of it
+// stands there: both would be shown until the next round, which is a minute or two away where nobody has the folder open.
+var copyLooks = [...]time.Duration{2 * time.Second, 7 * time.Second, 19 * time.Second, 49 * time.Second}
+
 // copyWork is what is left to do about sent copies. Guarded by Syncer.mu.
 type copyWork struct {
 	settled bool // nothing is, but for what the next change brings
 	pruned  time.Time
+	awaited map[string]time.Time // Message-ID fields of messages whose copy Exchange is to file any moment: when they left
+}
+
+// Sent tells that a message has left, so that Exchange's copy of it is about to come.
+func (s *Syncer) Sent(ctx context.Context, messageID string) {
+	id, ok := s.Role("sentitems")
+	if !ok {
+		return
+	}
+	messageID = strings.TrimSpace(messageID)
+	copies, err := s.o.Store.SentCopies(ctx, id, messageID)
+	if err != nil {
+		s.log.Warn("sent copies not read", "err", err)
+	}
+	if slices.ContainsFunc(copies, waits) {
+		s.awaitCopy(messageID)
+	}
+	s.Poke(id)
+}
+
+func (s *Syncer) awaitCopy(messageID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.copies.awaited == nil || len(s.copies.awaited) > 1000 {
+		s.copies.awaited = make(map[string]time.Time)
+	}
+	s.copies.awaited[messageID] = time.Now()
+}
+
+// copyLookLocked returns in how long the folder is to be asked for copies that are awaited, 0 for not at all.
+func (s *Syncer) copyLookLocked(id store.FolderID, now time.Time) (wait time.Duration) {
+	if role, ok := s.roles["sentitems"]; !ok || role != id {
+		return 0
+	}
+	for messageID, left := range s.copies.awaited {
+		age := now.Sub(left)
+		i := slices.IndexFunc(copyLooks[:], func(at time.Duration) bool { return at > age })
+		if i < 0 {
+			delete(s.copies.awaited, messageID)
+			continue
+		}
+		if d := max(copyLooks[i]-age, time.Second); wait == 0 || d < wait { // one round serves many
+			wait = d
+		}
+	}
+	return wait
 }
 
 // sentCopy describes what is appended as the client's copy of a message it sends, nil if it can be none.
@@ -241,6 +291,10 @@ func (s *Syncer) settleCopies(ctx context.Context, row *store.Folder) {
 
 // settleCopy does the same for what a client has just stored.
 func (s *Syncer) settleCopy(ctx context.Context, row *store.Folder, c *store.SentCopy) {
+	if s.o.Sending(ctx, c.MessageID, c.Content) == SendingNow {
+		s.awaitCopy(c.MessageID) // it is later than the APPEND could wait for
+		defer s.Poke(row.ID)
+	}
 	err := s.uniteKnown(ctx, row, c.MessageID)
 	if err == nil && s.copiesLeft(row.ID) {
 		err = s.removeDismissed(ctx)
@@ -327,6 +381,9 @@ func (s *Syncer) uniteIfOwn(ctx context.Context, copies []store.SentCopy, c *sto
 		return false, fmt.Errorf("unite sent copies: %w", err)
 	}
 	s.log.Debug("sent copy united with Exchange's", "uid", c.ID.UID())
+	s.mu.Lock()
+	delete(s.copies.awaited, c.MessageID)
+	s.mu.Unlock()
 	ring(s.push) // of flags
 	s.unsettleCopies()
 	return true, nil
