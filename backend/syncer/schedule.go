@@ -187,6 +187,15 @@ func quietEvery(poll time.Duration, open int) time.Duration {
 	return max(poll, time.Duration(open)*pollShare)
 }
 
+// closedEvery is how often, at most, a folder nobody has open is polled when so many are kept in step: with very many of them,
+// so that all together leave most of the mailbox's budget to those who wait.
+func closedEvery(idle bool, active int) time.Duration {
+	if idle {
+		return max(idlePoll, time.Duration(active)*closedShare)
+	}
+	return max(closedPoll, time.Duration(active)*closedShare)
+}
+
 // scheduleLocked sets the time of the next delta round.
 func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 	if changed {
@@ -202,10 +211,13 @@ func (f *folder) scheduleLocked(s *Syncer, now time.Time, changed bool) {
 	}
 	d := f.every
 	if f.opens == 0 {
-		d = closedPoll
-		if now.Sub(s.used) > idleAfter {
-			d = idlePoll
+		active := 0
+		for _, g := range s.folders {
+			if g.active {
+				active++
+			}
 		}
+		d = closedEvery(now.Sub(s.used) > idleAfter, active)
 		d += spread(f.id, d)
 	}
 	if f.byList {

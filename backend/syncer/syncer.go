@@ -91,16 +91,17 @@ const DefaultPoll = 5 * time.Second
 var ErrStopped = errors.New("synchronisation has stopped")
 
 const (
-	maxJobs    = 3                      // folder jobs at once; Graph allows four requests per mailbox
-	pollShare  = 250 * time.Millisecond // between two polls of quiet open folders: a quarter of Graph's 10,000 in ten minutes
-	closedPoll = time.Minute            // folders nobody has open: this and up to as much again, spread by folder
-	idleAfter  = 30 * time.Minute
-	idlePoll   = 10 * time.Minute // the same once nobody has used the account for idleAfter
-	treePoll   = 30 * time.Second
-	treeStart  = 5 * time.Second // after a start with a known tree: the folders somebody opens go first
-	rolesPoll  = 24 * time.Hour  // how long the answer to which folders are the special ones is believed
-	maxBackoff = 5 * time.Minute
-	impatience = 2 * time.Second // a waiting client makes a failed job run again, but not more often than this
+	maxJobs     = 3                      // folder jobs at once; Graph allows four requests per mailbox
+	pollShare   = 250 * time.Millisecond // between two polls of quiet open folders: a quarter of Graph's 10,000 in ten minutes
+	closedShare = 150 * time.Millisecond // the same for closed ones: about as much again, as each waits up to twice the time
+	closedPoll  = time.Minute            // folders nobody has open: this and up to as much again, spread by folder
+	idleAfter   = 30 * time.Minute
+	idlePoll    = 10 * time.Minute // the same once nobody has used the account for idleAfter
+	treePoll    = 30 * time.Second
+	treeStart   = 5 * time.Second // after a start with a known tree: the folders somebody opens go first
+	rolesPoll   = 24 * time.Hour  // how long the answer to which folders are the special ones is believed
+	maxBackoff  = 5 * time.Minute
+	impatience  = 2 * time.Second // a waiting client makes a failed job run again, but not more often than this
 )
 
 // Syncer keeps one mailbox in step. Its methods may be called from any goroutine.
@@ -225,10 +226,16 @@ func (s *Syncer) load(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.adoptLocked(rows, l.wellKnown)
 	now := time.Now()
+	filled := 0
+	for _, f := range s.folders {
+		if f.filled {
+			filled++
+		}
+	}
 	for _, f := range s.folders {
 		if f.filled {
 			f.active = true
-			f.due = now.Add(spread(f.id, closedPoll))
+			f.due = now.Add(spread(f.id, closedEvery(false, filled)))
 			if f.opens > 0 {
 				f.due = now
 			}
