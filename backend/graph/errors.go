@@ -197,9 +197,6 @@ func LinkRefused(err error) bool {
 	}
 }
 
-// IsGone is ResyncRequired under the name of its status, 410.
-func IsGone(err error) bool { return ResyncRequired(err) }
-
 // IsFolderGone reports a delta round over a folder that no longer exists.
 func IsFolderGone(err error) bool { return IsCode(err, "ErrorSyncFolderNotFound") }
 

@@ -217,7 +217,7 @@ func TestDeltaRefusals(t *testing.T) {
 		bubble(t, func(t *testing.T) {
 			c, _, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, _ string) { refuse(w, tt.status, tt.code) })
 			_, err := c.MessageDelta(t.Context(), "f", ListOptions{}, "http://graph.test/x", nothing)
-			if ResyncRequired(err) != tt.resync || IsGone(err) != tt.resync || IsFolderGone(err) != tt.gone || IsQuota(err) != tt.quota {
+			if ResyncRequired(err) != tt.resync || IsFolderGone(err) != tt.gone || IsQuota(err) != tt.quota {
 				t.Errorf("%d %s: resync %v, folder gone %v, quota %v", tt.status, tt.code, ResyncRequired(err), IsFolderGone(err), IsQuota(err))
 			}
 		})

@@ -79,7 +79,7 @@ func (e *binaryEncoder) part(p *Part) error {
 
 // header writes the header block of p with another encoding.
 func (e *binaryEncoder) header(p *Part, encoding string) error {
-	if p.Header.Len > maxEditHeader {
+	if p.Header.Len > maxPartHeader {
 		return ErrHeaderTooLarge
 	}
 	if err := e.copy(p.Header.Off); err != nil {
@@ -89,18 +89,19 @@ func (e *binaryEncoder) header(p *Part, encoding string) error {
 	if _, err := io.ReadFull(io.NewSectionReader(e.r, p.Header.Off, p.Header.Len), header); err != nil {
 		return fmt.Errorf("read header: %w", err)
 	}
-	for _, f := range Fields(header) {
-		if !strings.EqualFold(f.Name, "Content-Transfer-Encoding") {
+	e.pos = p.Header.End()
+	out := make([]byte, 0, len(header)+len(encoding))
+	done := 0 // up to here header is in out
+	s := fieldScanner{header: header}
+	for f, ok := s.next(); ok; f, ok = s.next() {
+		if !equalFold(f.name, "Content-Transfer-Encoding") {
 			continue
 		}
-		end := "\r\n"
-		if !bytes.HasSuffix(f.Raw, []byte("\r\n")) {
-			end = "\n"
-		}
-		header = bytes.Replace(header, f.Raw, []byte(f.Name+": "+encoding+end), 1)
+		out = append(append(out, header[done:f.start]...), f.name...)
+		out = append(out, ": "+encoding+lineEnd(f.raw)...)
+		done = s.pos
 	}
-	e.pos = p.Header.End()
-	_, err := noNULWriter{e.w}.Write(header)
+	_, err := noNULWriter{e.w}.Write(append(out, header[done:]...))
 	return err
 }
 

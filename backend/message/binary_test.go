@@ -15,6 +15,8 @@ func TestEncodeBinary(t *testing.T) {
 		{"empty", "", ""},
 		{"one part", "A: b\r\nContent-Transfer-Encoding: BINARY\r\nC: d\r\n\r\n\x00\xff\r\n\x00",
 			"A: b\r\nContent-Transfer-Encoding: base64\r\nC: d\r\n\r\nAP8NCgA="},
+		{"a field of another name with the same end", "X-Content-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: binary\r\n\r\n\x00",
+			"X-Content-Transfer-Encoding: binary\r\nContent-Transfer-Encoding: base64\r\n\r\nAA=="},
 		{"bare LF", "content-transfer-encoding: binary\n\n\x00", "content-transfer-encoding: base64\n\nAA=="},
 		{"multipart", "Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: binary\r\n\r\n--b\r\n\r\ntext\r\n--b\r\n" +
 			"Content-Type: image/png\r\nContent-Transfer-Encoding: binary\r\n\r\n\x00\x01\r\n--b--\r\nend",

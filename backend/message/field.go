@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -211,6 +212,9 @@ func lineEnd(header []byte) string {
 	}
 	return "\r\n"
 }
+
+// ErrHeaderTooLarge is returned where a header block is larger than a function takes.
+var ErrHeaderTooLarge = errors.New("header too large")
 
 // HeaderBytes reads the header block of the message, with its blank line. It is as long as the message
 // has it; ErrHeaderTooLarge is returned beyond 16 MB.

@@ -136,7 +136,7 @@ func TestParseDate(t *testing.T) {
 	}
 }
 
-func TestBaseSubject(t *testing.T) {
+func TestSplitSubject(t *testing.T) {
 	for _, tt := range []struct {
 		in, want string
 		reply    bool
@@ -163,9 +163,6 @@ func TestBaseSubject(t *testing.T) {
 	} {
 		if got, reply := SplitSubject(tt.in); got != tt.want || reply != tt.reply {
 			t.Errorf("SplitSubject(%q) = %q, %v, want %q, %v", tt.in, got, reply, tt.want, tt.reply)
-		}
-		if got := BaseSubject(tt.in); got != tt.want {
-			t.Errorf("BaseSubject(%q) = %q, want %q", tt.in, got, tt.want)
 		}
 	}
 }

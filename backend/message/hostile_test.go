@@ -23,7 +23,7 @@ func TestHostileInput(t *testing.T) {
 			{"FilterAddressField", func() { FilterAddressField(s, func(string) bool { return true }) }},
 			{"DecodeWords", func() { DecodeWords(s) }},
 			{"ParseDate", func() { ParseDate(s) }},
-			{"BaseSubject", func() { BaseSubject(s) }},
+			{"SplitSubject", func() { SplitSubject(s) }},
 			{"Fields", func() { Fields([]byte(s)) }},
 			{"content type", func() { parseContentType("text/plain; a=" + s[:maxFieldValue]); parseContentType(s[:maxFieldValue]) }},
 			{"disposition", func() { parseDisposition("attachment;" + s[:maxFieldValue]) }},

@@ -198,62 +198,6 @@ func TestNormalizeCRLF(t *testing.T) {
 	}
 }
 
-func TestEdit(t *testing.T) {
-	e := HeaderEdit{
-		Remove:  []string{"bcc", "X-Gone"},
-		Rename:  map[string]string{"TO": "X-Original-To"},
-		Prepend: []NewField{{"Received", "from here"}},
-		Append:  []NewField{{"Bcc", "r@a.example"}},
-	}
-	for _, tt := range []struct{ name, in, want string }{
-		{"usual", "From: a\r\nTo : b,\r\n c\r\nBCC: d\r\n e\r\nSubject: s\r\n\r\nTo: body\r\n",
-			"Received: from here\r\nFrom: a\r\nX-Original-To : b,\r\n c\r\nSubject: s\r\nBcc: r@a.example\r\n\r\nTo: body\r\n"},
-		{"bare LF", "From: a\nTo: b\n\nbody", "Received: from here\nFrom: a\nX-Original-To: b\nBcc: r@a.example\n\nbody"},
-		{"junk stays", "From x y\r\n z\r\nFrom: a\r\njunk\r\nX-GONE:\r\n\r\n", "From x y\r\n z\r\nReceived: from here\r\nFrom: a\r\njunk\r\nBcc: r@a.example\r\n\r\n"},
-		{"no header", "\r\nbody", "Received: from here\r\nBcc: r@a.example\r\n\r\nbody"},
-		{"no blank line", "From: a", "Received: from here\r\nFrom: a\r\nBcc: r@a.example\r\n"},
-		{"nothing", "", "Received: from here\r\nBcc: r@a.example\r\n"},
-		{"all gone", "Bcc: a\r\n\r\nbody", "Received: from here\r\nBcc: r@a.example\r\n\r\nbody"},
-	} {
-		for _, r := range []io.Reader{strings.NewReader(tt.in), iotest.OneByteReader(strings.NewReader(tt.in))} {
-			var out bytes.Buffer
-			if err := Edit(&out, r, e); err != nil {
-				t.Fatal(err)
-			}
-			if out.String() != tt.want {
-				t.Errorf("%s: %q, want %q", tt.name, out.String(), tt.want)
-			}
-		}
-	}
-	// Without changes every message stays as it is.
-	for name, b := range mimeFiles(t) {
-		var out bytes.Buffer
-		if err := Edit(&out, bytes.NewReader(b), HeaderEdit{Remove: []string{"X-Not-There"}}); err != nil || !bytes.Equal(out.Bytes(), b) {
-			t.Errorf("%s changed: %v", name, err)
-		}
-	}
-	var out bytes.Buffer
-	if err := Edit(&out, strings.NewReader(strings.Repeat("a: b\r\n", 1<<20)), e); !errors.Is(err, ErrHeaderTooLarge) || out.Len() > 0 {
-		t.Errorf("huge header: %v, %d bytes written", err, out.Len())
-	}
-}
-
-func TestEditField(t *testing.T) {
-	for _, tt := range []struct{ name, value, want string }{
-		{"A", "b", "A: b\r\n"},
-		{"A", "", "A:\r\n"},
-		{"A", "inject\r\nBcc: x@a.example", "A: inject  Bcc: x@a.example\r\n"},
-		{"A: b\r\nC", "d", "AbC: d\r\n"},
-		{"To", strings.Repeat("someone@contoso.example, ", 4), "To: someone@contoso.example, someone@contoso.example, someone@contoso.example,\r\n someone@contoso.example,\r\n"},
-		{"A", strings.Repeat("x", 200), "A: " + strings.Repeat("x", 200) + "\r\n"},
-		{"Subject", "Grüße", "Subject: Grüße\r\n"},
-	} {
-		if got := string(appendField(nil, NewField{tt.name, tt.value}, "\r\n")); got != tt.want {
-			t.Errorf("field %q %q = %q, want %q", tt.name, tt.value, got, tt.want)
-		}
-	}
-}
-
 func BenchmarkDecoded(b *testing.B) {
 	body := strings.Repeat(strings.Repeat("QUJD", 19)+"\r\n", 50_000)
 	b.SetBytes(int64(len(body)))

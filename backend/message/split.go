@@ -251,11 +251,11 @@ func (s *splitter) bareHeader(r io.ReaderAt, ix *Index) (string, error) {
 		}
 		mimeVersion = mimeVersion || strings.EqualFold(f.Name, "mime-version")
 	}
-	edit := HeaderEdit{Remove: remove}
+	bare := string(FilterHeader(header, remove, true))
 	if !mimeVersion {
-		edit.Append = append(edit.Append, NewField{"MIME-Version", "1.0"})
+		bare += "MIME-Version: 1.0" + lineEnd(header)
 	}
-	return string(editHeader(header, edit)) + emptyText, nil
+	return bare + emptyText, nil
 }
 
 func writePieces(w io.Writer, r io.ReaderAt, pieces []piece) error {

@@ -5,15 +5,8 @@ import "strings"
 // maxSubject is how much of a subject counts for its base.
 const maxSubject = 4000
 
-// BaseSubject returns the base subject of RFC 5256 section 2.1: decoded, blanks collapsed, without
-// "Re:", "Fwd:", "[list]" and "(fwd)". It is empty where nothing else is there.
-func BaseSubject(s string) string {
-	s, _ = SplitSubject(s)
-	return s
-}
-
-// SplitSubject returns the base subject and whether what was taken off marks a reply or a forwarded message. RFC
-// 5256 section 2.1.
+// SplitSubject returns the base subject of RFC 5256 section 2.1: decoded, blanks collapsed, without "Re:", "Fwd:",
+// "[list]" and "(fwd)", and empty where nothing else is there. reply says whether what was taken off marks a reply or a forwarded message.
 func SplitSubject(s string) (base string, reply bool) {
 	if len(s) > maxSubject {
 		s = strings.ToValidUTF8(s[:maxSubject], "")

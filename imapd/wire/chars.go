@@ -60,13 +60,3 @@ func ValidFlag(s string) bool {
 	}
 	return ValidAtom(s)
 }
-
-// ValidTag reports whether s may be the tag of a command.
-func ValidTag(s string) bool {
-	for i := 0; i < len(s); i++ {
-		if class[s[i]]&classTag == 0 {
-			return false
-		}
-	}
-	return s != ""
-}
