@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	pumpChunk = 512      // first size of the read buffer; it grows while a client sends much
-	pumpLimit = 64 << 10 // bytes read ahead of the session
+	pumpChunk = 512                   // first size of the watcher's buffer; it grows while a client sends much
+	pumpLimit = 64 << 10              // bytes read ahead of the session
+	watchFrom = 20 * time.Millisecond // how long a session may read nothing before its connection is watched
 )
 
 // errStopping is what a session that waits for a command reads when the server
@@ -22,83 +23,109 @@ var errStopping = errors.New("server is shutting down")
 // errInterrupted is what is read after interrupt.
 var errInterrupted = errors.New("reading was ended")
 
-// pump reads a connection ahead of its session, so that the end of the
-// connection is noticed while the session is busy with a command and reads
-// nothing. It is a net.Conn and goes below TLS: there it need not know whether
-// the bytes are plain or not, and STARTTLS leaves it in place.
+// pump notices the end of a connection also while its session is busy with a command and reads nothing. It is a net.Conn and
+// goes below TLS: there it need not know whether the bytes are plain or not, and STARTTLS leaves it in place.
+//
+// The session reads the connection itself: handing each command from one goroutine to another would take as long as
+// answering many of them. Only when it has not read for a moment a watcher reads ahead of it, until it wants to read again.
 type pump struct {
 	net.Conn
+	ended func(error) // called once, when nothing more will come
 
-	mu      sync.Mutex
-	pending []byte // read and not yet used: pending[off:]
-	off     int
-	err     error // why no more will come
+	mu       sync.Mutex
+	pending  []byte // read by a watcher and not yet used: pending[off:]
+	off      int
+	err      error     // why no more will come
+	reading  bool      // the session waits in Conn.Read
+	watching bool      // a watcher does
+	giveBack bool      // the session wants to read: the watcher is to end
+	armed    time.Time // the deadline that Conn has for reading; zero: none, or the past
+	shut     bool
+	watchers sync.WaitGroup
 
-	ready chan struct{} // capacity 1: pending or err changed
-	space chan struct{} // capacity 1: pending was used
+	lastRead time.Time   // when the session has read last
+	timer    *time.Timer // runs watch
+	timed    bool        // timer is set
+
+	ready chan struct{} // capacity 1: a watcher has read something, or has ended
 
 	deadline atomic.Int64 // of Read, Unix nanoseconds; 0: none
 
-	idle     atomic.Bool   // the session waits for a command: it may be stopped
-	stopping chan struct{} // closed by stop
-	closed   chan struct{}
-	done     chan struct{} // closed when run has returned
-	once     sync.Once
-	stopOnce sync.Once
-
-	interrupted   chan struct{} // closed by interrupt
-	interruptOnce sync.Once
+	idle        atomic.Bool // the session waits for a command: it may be stopped
+	stopping    atomic.Bool // by stop
+	interrupted atomic.Bool // by interrupt
 }
 
-func newPump(conn net.Conn) *pump {
-	return &pump{
-		Conn:     conn,
-		ready:    make(chan struct{}, 1),
-		space:    make(chan struct{}, 1),
-		stopping: make(chan struct{}),
-		closed:   make(chan struct{}),
-		done:     make(chan struct{}),
+// newPump returns a pump that calls ended with the reason, io.EOF when the client closed its side, when nothing more will come.
+func newPump(conn net.Conn, ended func(error)) *pump {
+	p := &pump{Conn: conn, ended: ended, ready: make(chan struct{}, 1), lastRead: time.Now(), timed: true}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timer = time.AfterFunc(watchFrom, p.watch)
+	return p
+}
 
-		interrupted: make(chan struct{}),
+// longAgo is a deadline that ends a Read under way.
+var longAgo = time.Unix(1, 0)
+
+// wakeLocked ends a Read of the connection under way, so that its goroutine looks what has changed.
+func (p *pump) wakeLocked() {
+	p.armed = time.Time{}
+	p.Conn.SetReadDeadline(longAgo)
+}
+
+// armLocked gives the connection a deadline for reading that is not later than at, which is zero for none.
+func (p *pump) armLocked(at, now time.Time) {
+	if !p.armed.IsZero() && p.armed.After(now) && (at.IsZero() || !at.Before(p.armed)) {
+		return // who wakes too early looks again
+	}
+	p.armed = at
+	p.Conn.SetReadDeadline(at)
+}
+
+// endLocked notes that nothing more will come.
+func (p *pump) endLocked(err error) {
+	if p.err == nil {
+		p.err = err
+		p.ended(err)
 	}
 }
 
-// run reads until the connection ends and then calls ended with the reason,
-// io.EOF when the client closed its side.
-func (p *pump) run(ended func(error)) {
-	defer close(p.done)
+// watch reads ahead, if the session has not read for a moment, until it wants to read itself, until there is as much as may
+// be read ahead, or until the connection ends.
+func (p *pump) watch() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.timed = false
+	if p.reading || p.watching || p.shut || p.err != nil {
+		return
+	}
+	if busy := time.Since(p.lastRead); busy < watchFrom {
+		// Other commands have come since. Setting the timer for each would cost more than this look now and then.
+		p.timed = true
+		p.timer.Reset(watchFrom - busy)
+		return
+	}
+	p.watchers.Add(1)
+	defer p.watchers.Done()
+	p.watching, p.giveBack = true, false
+	p.armed = time.Time{}
+	p.Conn.SetReadDeadline(time.Time{})
 	chunk := make([]byte, pumpChunk)
-	for {
+	for p.err == nil && !p.giveBack && len(p.pending)-p.off < pumpLimit {
+		p.mu.Unlock()
 		n, err := p.Conn.Read(chunk)
 		p.mu.Lock()
 		p.pending = append(p.pending, chunk[:n]...)
-		if err != nil {
-			p.err = err
-		}
-		full := len(p.pending)-p.off >= pumpLimit
-		p.mu.Unlock()
-		signal(p.ready)
-		if err != nil {
-			ended(err)
-			return
-		}
-		for full {
-			select {
-			case <-p.space:
-			case <-p.closed:
-				ended(net.ErrClosed)
-				return
-			}
-			p.mu.Lock()
-			full = len(p.pending)-p.off >= pumpLimit
-			p.mu.Unlock()
+		if err != nil && !(p.giveBack && errors.Is(err, os.ErrDeadlineExceeded)) {
+			p.endLocked(err)
 		}
 		if n == len(chunk) && n < pumpLimit/2 {
 			chunk = make([]byte, 2*n)
-		} else if n < len(chunk)/8 && len(chunk) > pumpChunk {
-			chunk = make([]byte, pumpChunk)
 		}
 	}
+	p.watching = false
+	signal(p.ready)
 }
 
 func signal(c chan struct{}) {
@@ -110,59 +137,82 @@ func signal(c chan struct{}) {
 
 // Read implements net.Conn. It is used by one goroutine at a time.
 func (p *pump) Read(b []byte) (int, error) {
-	var timer *time.Timer
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n, err := p.readLocked(b)
+	p.lastRead = time.Now()
+	if !p.timed && !p.shut && err == nil {
+		p.timed = true
+		p.timer.Reset(watchFrom)
+	}
+	return n, err
+}
+
+func (p *pump) readLocked(b []byte) (int, error) {
 	for {
-		p.mu.Lock()
-		if n := copy(b, p.pending[p.off:]); n > 0 || len(b) == 0 {
-			if p.off += n; p.off == len(p.pending) {
-				p.off = 0
-				if cap(p.pending) > pumpChunk {
-					p.pending = nil
-				}
-				p.pending = p.pending[:0]
-			}
-			p.mu.Unlock()
-			signal(p.space)
+		if n := p.takeLocked(b); n > 0 || len(b) == 0 {
 			return n, nil
 		}
-		err := p.err
-		p.mu.Unlock()
-		if err != nil {
-			return 0, err
+		now := time.Now()
+		var at time.Time
+		if d := p.deadline.Load(); d != 0 {
+			at = time.Unix(0, d)
 		}
-
-		var expired <-chan time.Time
-		if at := p.deadline.Load(); at != 0 {
-			wait := time.Until(time.Unix(0, at))
-			if wait <= 0 {
-				return 0, os.ErrDeadlineExceeded
-			}
-			if timer == nil {
-				timer = time.NewTimer(wait)
-				defer timer.Stop()
-			}
-			expired = timer.C
-		}
-		stopping := p.stopping
-		if !p.idle.Load() {
-			stopping = nil
-		}
-		select {
-		case <-p.ready:
-		case <-expired:
-			return 0, os.ErrDeadlineExceeded
-		case <-stopping:
-			return 0, errStopping
-		case <-p.interrupted:
+		switch {
+		case p.err != nil:
+			return 0, p.err
+		case p.interrupted.Load():
 			return 0, errInterrupted
-		case <-p.closed:
-			return 0, net.ErrClosed
+		case p.stopping.Load() && p.idle.Load():
+			return 0, errStopping
+		case !at.IsZero() && !at.After(now):
+			return 0, os.ErrDeadlineExceeded
+		case p.watching:
+			p.giveBack = true
+			p.wakeLocked()
+			p.mu.Unlock()
+			<-p.ready
+			p.mu.Lock()
+			continue
+		}
+		p.armLocked(at, now)
+		p.reading = true
+		p.mu.Unlock()
+		n, err := p.Conn.Read(b)
+		p.mu.Lock()
+		p.reading = false
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			p.endLocked(err)
+		}
+		if n > 0 {
+			return n, nil
 		}
 	}
 }
 
+// takeLocked moves what has been read ahead to b.
+func (p *pump) takeLocked(b []byte) int {
+	n := copy(b, p.pending[p.off:])
+	if p.off += n; p.off == len(p.pending) {
+		p.pending, p.off = nil, 0
+	}
+	return n
+}
+
+// wake has a Read of the session look again why it should go on.
+func (p *pump) wake() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reading {
+		p.wakeLocked()
+	}
+}
+
 // interrupt ends reading for good, while writing goes on.
-func (p *pump) interrupt() { p.interruptOnce.Do(func() { close(p.interrupted) }) }
+func (p *pump) interrupt() {
+	p.interrupted.Store(true)
+	p.wake()
+}
 
 // SetReadDeadline implements net.Conn. It counts from the next Read on.
 func (p *pump) SetReadDeadline(t time.Time) error {
@@ -181,50 +231,47 @@ func (p *pump) SetDeadline(t time.Time) error {
 }
 
 // stop makes the session end as soon as it waits for a command.
-func (p *pump) stop() { p.stopOnce.Do(func() { close(p.stopping) }) }
+func (p *pump) stop() {
+	p.stopping.Store(true)
+	p.wake()
+}
 
 // isStopping reports whether stop was called.
-func (p *pump) isStopping() bool {
-	select {
-	case <-p.stopping:
-		return true
-	default:
-		return false
-	}
-}
+func (p *pump) isStopping() bool { return p.stopping.Load() }
 
 // Close implements net.Conn.
 func (p *pump) Close() error {
-	err := error(nil)
-	p.once.Do(func() {
-		close(p.closed)
-		err = p.Conn.Close()
-	})
-	return err
+	p.mu.Lock()
+	if p.shut {
+		p.mu.Unlock()
+		return nil
+	}
+	p.shut = true
+	p.timer.Stop()
+	p.mu.Unlock()
+	return p.Conn.Close()
 }
+
+// wait waits, after Close, for whoever still reads ahead.
+func (p *pump) wait() { p.watchers.Wait() }
 
 // linger gives the client a moment to read the last words before the connection
 // is closed: closing with unread input makes TCP throw them away.
 func (p *pump) linger(d time.Duration) {
-	if c, ok := p.Conn.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		for budget := 1 << 20; budget > 0; {
-			p.mu.Lock()
-			budget -= len(p.pending) - p.off
-			p.pending, p.off = nil, 0
-			err := p.err
-			p.mu.Unlock()
-			if err != nil {
-				return
-			}
-			signal(p.space)
-			select {
-			case <-p.ready:
-			case <-timer.C:
-				return
-			}
+	c, ok := p.Conn.(interface{ CloseWrite() error })
+	if !ok || c.CloseWrite() != nil {
+		return
+	}
+	p.interrupted.Store(false)
+	p.idle.Store(false)
+	p.SetReadDeadline(time.Now().Add(d))
+	unread := make([]byte, 4<<10)
+	for budget := 1 << 20; budget > 0; {
+		n, err := p.Read(unread)
+		if err != nil {
+			return
 		}
+		budget -= n
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,14 +85,14 @@ func newSession(srv *Server, conn net.Conn, remote netip.Addr) *session {
 		srv:     srv,
 		limits:  srv.limits,
 		log:     srv.log.With("remote", remote.String()),
-		pump:    newPump(conn),
 		remote:  remote,
 		state:   imap.ConnStateNotAuthenticated,
 		loginBy: time.Now().Add(srv.limits.Login),
 	}
 	s.readTimeout = s.limits.Login
-	s.conn = s.pump
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.pump = newPump(conn, s.inputEnded)
+	s.conn = s.pump
 	s.enc = wire.NewEncoder(writer{s})
 	s.dec = wire.NewDecoder(reader{s}, limitsBeforeLogin, s.beforeRead, func() error {
 		return s.enc.Raw("+ Go ahead").CRLF().Flush()
@@ -150,7 +151,6 @@ var errLoggedOut = errors.New("logged out")
 
 // serve runs the connection to its end.
 func (s *session) serve() {
-	go s.pump.run(s.inputEnded)
 	err := s.talk()
 	s.end(err)
 }
@@ -257,7 +257,7 @@ func (s *session) end(err error) {
 	s.cancel()
 	s.closeView()
 	s.pump.Close()
-	<-s.pump.done
+	s.pump.wait()
 }
 
 // command reads and runs one command and answers it. An error ends the connection.
@@ -446,36 +446,28 @@ func (s *session) untagged(code, text string) {
 // life: many give up on a server that is silent for a minute or two. op must not
 // use the session's encoder or decoder.
 func (s *session) wait(op func(ctx context.Context) error) error {
-	type outcome struct {
-		err   error
-		panic any
-		stack []byte
-	}
-	done := make(chan outcome, 1)
-	go func() {
-		var o outcome
-		defer func() { done <- o }()
-		defer func() {
-			if v := recover(); v != nil {
-				o.panic, o.stack = v, debug.Stack()
-			}
-		}()
-		o.err = op(s.ctx)
-	}()
-	ticker := time.NewTicker(commandKeepAlive)
-	defer ticker.Stop()
-	for {
-		select {
-		case o := <-done:
-			if o.panic != nil {
-				panic(fmt.Sprintf("%v\n%s", o.panic, o.stack))
-			}
-			return o.err
-		case <-ticker.C:
-			s.enc.Raw(commandKeepAliveResponse).CRLF()
-			if s.enc.Flush() != nil {
-				s.cancel() // nobody listens any more; op must still end
-			}
+	var mu sync.Mutex // the encoder is its holder's
+	over := false
+	var timer *time.Timer
+	mu.Lock()
+	timer = time.AfterFunc(commandKeepAlive, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if over {
+			return
 		}
-	}
+		s.enc.Raw(commandKeepAliveResponse).CRLF()
+		if s.enc.Flush() != nil {
+			s.cancel() // nobody listens any more; op must still end
+		}
+		timer.Reset(commandKeepAlive)
+	})
+	mu.Unlock()
+	defer func() {
+		timer.Stop()
+		mu.Lock()
+		over = true
+		mu.Unlock()
+	}()
+	return op(s.ctx)
 }

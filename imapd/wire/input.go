@@ -8,6 +8,7 @@ import (
 
 const (
 	smallBuffer = 512      // what an idle connection holds; most commands are shorter
+	pipeBuffer  = 4 << 10  // what it grows to for a client that sends many commands ahead
 	keepBuffer  = 64 << 10 // a buffer that grew over this is given back after the command
 	maxTag      = 256
 )
@@ -26,7 +27,8 @@ type Decoder struct {
 	utf8   bool // names are UTF-8 (RFC 6855, RFC 9051)
 
 	buf        []byte
-	start, end int // buf[start:end] is unread input
+	start, end int  // buf[start:end] is unread input
+	filled     bool // the last read took all the room there was
 
 	line  []byte // the current line without its end; dead once more input is read
 	pos   int
@@ -125,6 +127,7 @@ func (d *Decoder) fill() error {
 	for range 100 {
 		n, err := d.r.Read(d.buf[d.end:])
 		d.end += n
+		d.filled = d.end == len(d.buf)
 		if n > 0 {
 			return nil
 		}
@@ -142,6 +145,9 @@ func (d *Decoder) makeRoom(limit int) bool {
 		return true
 	}
 	if d.start > 0 {
+		if d.filled && len(d.buf) < pipeBuffer {
+			d.buf = append(make([]byte, 0, pipeBuffer), d.buf...)[:pipeBuffer]
+		}
 		copy(d.buf, d.buf[d.start:d.end])
 		d.end -= d.start
 		d.start = 0
