@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -17,25 +18,63 @@ import (
 // Stage has returned. It is for one goroutine.
 type BodyWriter struct {
 	s      *Store
-	f      *os.File // nil once placed or aborted
+	file   spill
 	frames frameWriter
 	ended  bool // the seek table is written
+	over   bool // placed or aborted
 	err    error
 }
 
-// NewBody begins a body in a temporary file. The caller ends it with Commit, Stage
-// or Abort.
+// NewBody begins a body in a temporary file, so that a disk that is full is noticed while the bytes come. The caller ends
+// it with Commit, Stage or Abort.
 func (s *Store) NewBody() (*BodyWriter, error) {
-	f, err := os.CreateTemp(s.bodies.tmp, "body-*")
-	if err != nil {
+	w := s.NewText()
+	if err := w.file.toDisk(); err != nil {
 		return nil, fmt.Errorf("new body: %w", err)
 	}
-	return &BodyWriter{s: s, f: f, frames: frameWriter{c: s.bodies.codec, w: f}}, nil
+	return w, nil
+}
+
+// NewText begins a body of bytes that can be read again, in memory while it is small. The caller ends it with CommitText,
+// Stage or Abort.
+func (s *Store) NewText() *BodyWriter {
+	w := &BodyWriter{s: s, file: spill{dir: s.bodies.tmp}}
+	w.frames = frameWriter{c: s.bodies.codec, w: &w.file}
+	return w
+}
+
+// spill is a body file that is being written: up to smallFile bytes in memory, more in a temporary file.
+type spill struct {
+	dir string
+	mem []byte
+	f   *os.File // nil while all is in mem
+}
+
+func (s *spill) Write(p []byte) (int, error) {
+	if s.f == nil {
+		if len(s.mem)+len(p) <= smallFile {
+			s.mem = append(s.mem, p...)
+			return len(p), nil
+		}
+		if err := s.toDisk(); err != nil {
+			return 0, err
+		}
+	}
+	return s.f.Write(p)
+}
+
+// toDisk goes on in a temporary file.
+func (s *spill) toDisk() (err error) {
+	if s.f, err = os.CreateTemp(s.dir, "body-*"); err == nil && len(s.mem) > 0 {
+		_, err = s.f.Write(s.mem)
+	}
+	s.mem = nil
+	return err
 }
 
 // Write implements [io.Writer].
 func (w *BodyWriter) Write(p []byte) (int, error) {
-	if w.err == nil && (w.ended || w.f == nil) {
+	if w.err == nil && (w.ended || w.over) {
 		w.err = errors.New("body is ended")
 	}
 	if w.err != nil {
@@ -57,20 +96,21 @@ func (w *BodyWriter) Open() (*Body, error) {
 	if err := w.end(); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(w.f.Name())
-	if err != nil {
-		return nil, fmt.Errorf("open body: %w", err)
+	var r *frameReader
+	var err error
+	if w.file.f == nil {
+		r, err = newFrameReader(w.s.bodies.codec, nil, w.file.mem, w.frames.stored)
+	} else {
+		r, err = openFrames(w.s.bodies.codec, w.file.f.Name(), w.frames.stored)
 	}
-	r, err := newFrameReader(w.s.bodies.codec, f)
 	if err != nil {
-		f.Close()
 		return nil, fmt.Errorf("open body: %w", err)
 	}
 	return &Body{s: w.s, r: r}, nil
 }
 
 func (w *BodyWriter) end() error {
-	if w.err == nil && w.f == nil {
+	if w.err == nil && w.over {
 		w.err = errors.New("body is ended")
 	}
 	if w.err != nil || w.ended {
@@ -85,58 +125,91 @@ func (w *BodyWriter) end() error {
 
 // Abort throws the body away. After Commit or Stage it does nothing.
 func (w *BodyWriter) Abort() {
-	if w.f == nil {
+	if w.over {
 		return
 	}
-	w.f.Close()
-	os.Remove(w.f.Name())
-	w.f = nil
+	w.over = true
+	w.file.mem = nil
+	if w.file.f != nil {
+		w.file.f.Close()
+		os.Remove(w.file.f.Name())
+	}
 }
 
-// place makes the file durable under its lasting name and returns that name,
-// relative to the folder of bodies. A crash after it leaves a file without a row,
-// which Open removes.
-func (w *BodyWriter) place() (string, error) {
+// place makes the file under its lasting name and returns that name, relative to the folder of bodies. A crash after it
+// leaves a file without a row, which Open removes.
+//
+// A file that is not durable is not waited for: after a power cut it may be missing, or short, or zeros. That is found when
+// it is opened, for small files have a checksum, and then it is as if it had been evicted. Larger files are always durable:
+// they are not read as a whole when they are opened.
+func (w *BodyWriter) place(durable bool) (string, error) {
 	if err := w.end(); err != nil {
 		w.Abort()
 		return "", err
 	}
-	name, err := w.move()
+	name, err := w.move(durable)
 	if err != nil {
 		w.err = fmt.Errorf("keep body: %w", err)
 		w.Abort()
 		return "", w.err
 	}
-	w.f = nil
+	w.over = true
 	return name, nil
 }
 
-func (w *BodyWriter) move() (string, error) {
-	if err := w.f.Sync(); err != nil {
-		return "", err
-	}
-	if err := w.f.Close(); err != nil {
-		return "", err
-	}
+func (w *BodyWriter) move(durable bool) (string, error) {
 	var random [16]byte
 	rand.Read(random[:])
 	name := hex.EncodeToString(random[:])
-	dir := filepath.Join(w.s.bodies.dir, name[:2])
-	switch err := os.Mkdir(dir, 0o700); {
-	case err == nil:
-		if err := syncDir(w.s.bodies.dir); err != nil {
+	path := w.s.bodies.path(name)
+	put := func() error { return writeFile(path, w.file.mem, durable) }
+	if f := w.file.f; f != nil {
+		durable = true
+		if err := f.Sync(); err != nil {
 			return "", err
 		}
-	case !errors.Is(err, os.ErrExist):
+		if err := f.Close(); err != nil {
+			return "", err
+		}
+		put = func() error { return os.Rename(f.Name(), path) }
+	}
+	err := put()
+	if errors.Is(err, os.ErrNotExist) {
+		switch err := os.Mkdir(filepath.Dir(path), 0o700); {
+		case err == nil:
+			if err := syncDir(w.s.bodies.dir); err != nil {
+				return "", err
+			}
+		case !errors.Is(err, os.ErrExist):
+			return "", err
+		}
+		err = put()
+	}
+	if err != nil {
 		return "", err
 	}
-	if err := os.Rename(w.f.Name(), filepath.Join(dir, name)); err != nil {
-		return "", err
-	}
-	if err := syncDir(dir); err != nil {
-		return "", errors.Join(err, os.Remove(filepath.Join(dir, name)))
+	if durable {
+		if err := syncDir(filepath.Dir(path)); err != nil {
+			return "", errors.Join(err, os.Remove(path))
+		}
 	}
 	return name, nil
+}
+
+// writeFile makes a new file, which is on the disk afterwards if it is durable. Its folder is not synced.
+func writeFile(path string, data []byte, durable bool) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	return nil
 }
 
 // Commit keeps the bytes as the body of a message, in place of an earlier one. The
@@ -144,14 +217,38 @@ func (w *BodyWriter) move() (string, error) {
 // Body.Index. fromClient marks bytes a client has appended: they are evicted after
 // all others. [ErrNotFound] if the message is gone.
 func (w *BodyWriter) Commit(ctx context.Context, id MessageID, index []byte, fromClient bool) (Changes, error) {
-	name, err := w.place()
+	return w.commit(ctx, id, fromClient, true, func(*folderTx) ([]byte, error) { return index, nil })
+}
+
+// CommitText is Commit for bytes that were read from Graph and can be read again: the row is durable, but not the file.
+// merge is given the raw header that is kept of the message, nil if there is none, and says which one shall be, and the
+// index. It runs within the transaction, so that nobody changes the header between.
+func (w *BodyWriter) CommitText(ctx context.Context, id MessageID, merge func(told []byte) (header, index []byte, err error)) (Changes, error) {
+	return w.commit(ctx, id, false, false, func(ft *folderTx) ([]byte, error) {
+		told, err := ft.header(id)
+		if err != nil {
+			return nil, err
+		}
+		header, index, err := merge(told)
+		if err != nil || told != nil && bytes.Equal(told, header) {
+			return index, err
+		}
+		return index, ft.replaceHeader(id, header)
+	})
+}
+
+func (w *BodyWriter) commit(ctx context.Context, id MessageID, fromClient, durable bool, index func(*folderTx) ([]byte, error)) (Changes, error) {
+	name, err := w.place(durable)
 	if err != nil {
 		return Changes{}, err
 	}
 	s := w.s
 	var body BodyID
 	ch, err := s.inFolder(ctx, "keep body", id.Folder(), func(ft *folderTx) error {
-		var err error
+		index, err := index(ft)
+		if err != nil {
+			return err
+		}
 		if body, err = s.bodies.insert(ft.t, w, name, index, fromClient); err != nil {
 			return err
 		}
@@ -168,7 +265,7 @@ func (w *BodyWriter) Commit(ctx context.Context, id MessageID, index []byte, fro
 // Stage keeps the bytes before their message exists, for AttachBody. A body that
 // is not attached before the store is closed is forgotten.
 func (w *BodyWriter) Stage(ctx context.Context, index []byte, fromClient bool) (BodyID, error) {
-	name, err := w.place()
+	name, err := w.place(true)
 	if err != nil {
 		return 0, err
 	}
@@ -222,16 +319,27 @@ func (s *Store) DiscardBody(ctx context.Context, body BodyID) error {
 	return err
 }
 
+// message returns a message, or [ErrNotFound].
+func (ft *folderTx) message(id MessageID) (*entry, error) {
+	if e := ft.known[id]; e != nil {
+		return e, nil
+	}
+	list, err := loadEntries(ft, "id", nil, []int64{int64(id)})
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, ErrNotFound
+	}
+	return list[0], nil
+}
+
 // attach sets a message's body.
 func (ft *folderTx) attach(id MessageID, body BodyID, size int64) error {
-	list, err := loadEntries(ft, "id", nil, []int64{int64(id)})
+	e, err := ft.message(id)
 	if err != nil {
 		return err
 	}
-	if len(list) == 0 {
-		return ErrNotFound
-	}
-	e := list[0]
 	if e.SizeExact && e.Size != size {
 		ft.s.log.Info("message has another size than it had before", "account", int64(ft.f.Account), "mailbox", ft.f.Name, "uid", uint32(e.UID), "was", e.Size, "is", size)
 	}
@@ -272,8 +380,8 @@ func (s *Store) BodyOf(ctx context.Context, folder FolderID, uid imap.UID) (*Bod
 // StagedBody opens a staged body, or returns [ErrNoBody].
 func (s *Store) StagedBody(ctx context.Context, id BodyID) (*Body, error) {
 	var row bodyRow
-	err := s.db.row(ctx, []any{&row.id, &row.name, &row.size, &row.accessed, &row.index},
-		"SELECT b.id, b.file, b.size, b.accessed, b.idx FROM bodies b WHERE b.id = ?", int64(id))
+	err := s.db.row(ctx, []any{&row.id, &row.name, &row.size, &row.stored, &row.accessed, &row.index},
+		"SELECT b.id, b.file, b.size, b.stored, b.accessed, b.idx FROM bodies b WHERE b.id = ?", int64(id))
 	return s.openBody(ctx, row, err)
 }
 
@@ -281,14 +389,10 @@ func (s *Store) StagedBody(ctx context.Context, id BodyID) (*Body, error) {
 func (s *Store) openFile(ctx context.Context, row bodyRow) (*Body, error) {
 	b := &Body{s: s, id: BodyID(row.id), index: row.index}
 	s.bodies.acquire(b.id)
-	f, err := os.Open(s.bodies.path(row.name))
-	if err == nil {
-		if b.r, err = newFrameReader(s.bodies.codec, f); err == nil && b.r.size != row.size {
-			err = errDamaged
-		}
-		if err != nil {
-			f.Close()
-		}
+	var err error
+	if b.r, err = openFrames(s.bodies.codec, s.bodies.path(row.name), row.stored); err == nil && b.r.size != row.size {
+		b.r.close()
+		err = errDamaged
 	}
 	if err != nil {
 		s.bodies.unacquire(b.id)
@@ -355,7 +459,7 @@ func (b *Body) Close() error {
 	if closed {
 		return nil
 	}
-	err := b.r.f.Close()
+	err := b.r.close()
 	if b.id != 0 {
 		b.s.bodies.unacquire(b.id)
 		if damaged {

@@ -9,9 +9,9 @@ import (
 
 // bodyRow is what opening a body needs of its row. None of it changes but accessed.
 type bodyRow struct {
-	id, size, accessed int64
-	name               string
-	index              []byte
+	id, size, stored, accessed int64
+	name                       string
+	index                      []byte
 }
 
 const (
@@ -85,7 +85,7 @@ func (a *aheadRows) keep(id MessageID, row bodyRow, age int) {
 // bodyRow reads the row of a message's body, and those of the next ones where they will probably be wanted. [ErrNotFound]
 // if it has none.
 func (s *Store) bodyRow(ctx context.Context, id MessageID) (bodyRow, error) {
-	const columns = "SELECT m.id, b.id, b.file, b.size, b.accessed, b.idx FROM messages m JOIN bodies b ON b.id = m.body WHERE "
+	const columns = "SELECT m.id, b.id, b.file, b.size, b.stored, b.accessed, b.idx FROM messages m JOIN bodies b ON b.id = m.body WHERE "
 	var query string
 	var args []any
 	inOrder, age := s.bodies.ahead.opened(id)
@@ -123,6 +123,6 @@ func (s *Store) bodyRow(ctx context.Context, id MessageID) (bodyRow, error) {
 }
 
 func scanBodyRow(rows *sql.Rows, message *int64) (row bodyRow, err error) {
-	err = rows.Scan(message, &row.id, &row.name, &row.size, &row.accessed, &row.index)
+	err = rows.Scan(message, &row.id, &row.name, &row.size, &row.stored, &row.accessed, &row.index)
 	return row, err
 }

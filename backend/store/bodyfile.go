@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"sync"
@@ -14,7 +15,8 @@ import (
 // A body file is a row of zstd frames, each of frameSize bytes of the message (the
 // last one shorter), and at the end a table of their sizes in a skippable frame:
 // the "zstd seekable format" of the zstd project, so that plain zstd reads it too.
-// Any part can be read by decompressing only the frames it lies in.
+// Any part can be read by decompressing only the frames it lies in. A file of at most smallFile bytes, which is read as a
+// whole, has a checksum of its frames in another skippable frame before that.
 const (
 	frameSize = 256 << 10
 
@@ -22,6 +24,9 @@ const (
 	seekFooterMagic = 0x8F92EAB1
 	seekFooterSize  = 9
 	skippableHeader = 8
+
+	sumMagic = 0x184D2A50
+	sumSize  = skippableHeader + 4 // with the CRC-32C of all that stands before
 
 	maxFrames = 1 << 20 // 256 GB; a bound for damaged files
 )
@@ -33,6 +38,8 @@ var errDamaged = errors.New("body file is damaged")
 type codec struct {
 	enc *zstd.Encoder
 	dec *zstd.Decoder
+
+	unchecked *zstd.Decoder // for what was checked otherwise
 }
 
 func newCodec() (*codec, error) {
@@ -46,7 +53,11 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &codec{enc, dec}, nil
+	unchecked, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(64<<20), zstd.IgnoreChecksum(true))
+	if err != nil {
+		return nil, err
+	}
+	return &codec{enc, dec, unchecked}, nil
 }
 
 func (c *codec) pack(b []byte) []byte { return c.enc.EncodeAll(b, make([]byte, 0, len(b)/2+64)) }
@@ -68,7 +79,10 @@ type frameWriter struct {
 	table  []byte // the entries of the seek table
 	size   int64  // bytes of the message
 	stored int64  // bytes of the file
+	sum    uint32 // of the frames
 }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func (fw *frameWriter) Write(p []byte) (int, error) {
 	n := len(p)
@@ -94,6 +108,7 @@ func (fw *frameWriter) flush() error {
 	fw.table = binary.LittleEndian.AppendUint32(fw.table, uint32(len(fw.packed)))
 	fw.table = binary.LittleEndian.AppendUint32(fw.table, uint32(len(fw.plain)))
 	fw.plain = fw.plain[:0]
+	fw.sum = crc32.Update(fw.sum, castagnoli, fw.packed)
 	n, err := fw.w.Write(fw.packed)
 	fw.stored += int64(n)
 	return err
@@ -107,6 +122,11 @@ func (fw *frameWriter) finish() error {
 		}
 	}
 	var b []byte
+	if fw.stored+sumSize+skippableHeader+int64(len(fw.table))+seekFooterSize <= smallFile {
+		b = binary.LittleEndian.AppendUint32(b, sumMagic)
+		b = binary.LittleEndian.AppendUint32(b, sumSize-skippableHeader)
+		b = binary.LittleEndian.AppendUint32(b, fw.sum)
+	}
 	b = binary.LittleEndian.AppendUint32(b, seekTableMagic)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(fw.table)+seekFooterSize))
 	b = append(b, fw.table...)
@@ -121,9 +141,9 @@ func (fw *frameWriter) finish() error {
 
 // frameReader reads a body file at random. It keeps the frames read last.
 type frameReader struct {
-	c      *codec
-	f      *os.File
-	starts []int64 // where each frame begins in the file, and where the last ends
+	dec    *zstd.Decoder
+	f      *os.File // nil if whole is the file
+	starts []int64  // where each frame begins in the file, and where the last ends
 	size   int64
 	whole  []byte // the file, if it is small
 
@@ -143,21 +163,39 @@ const smallFile = 64 << 10
 // cachedFrames per open body: clients read in order, or two parts in turn.
 const cachedFrames = 4
 
-func newFrameReader(c *codec, f *os.File) (*frameReader, error) {
-	info, err := f.Stat()
+// openFrames opens a body file that should have so many bytes.
+func openFrames(c *codec, path string, stored int64) (*frameReader, error) {
+	if stored <= smallFile {
+		whole, err := readSmall(path, stored)
+		if err != nil {
+			return nil, err
+		}
+		return newFrameReader(c, nil, whole, stored)
+	}
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	r := &frameReader{c: c, f: f}
-	at := info.Size() - seekFooterSize
+	info, err := f.Stat()
+	if err == nil && info.Size() != stored {
+		err = errDamaged
+	}
+	var r *frameReader
+	if err == nil {
+		r, err = newFrameReader(c, f, nil, stored)
+	}
+	if err != nil {
+		f.Close()
+	}
+	return r, err
+}
+
+// newFrameReader reads a file, or whole where that is it.
+func newFrameReader(c *codec, f *os.File, whole []byte, stored int64) (*frameReader, error) {
+	r := &frameReader{dec: c.dec, f: f, whole: whole}
+	at := stored - seekFooterSize
 	if at < skippableHeader {
 		return nil, errDamaged
-	}
-	if info.Size() <= smallFile {
-		r.whole = make([]byte, info.Size())
-		if _, err := f.ReadAt(r.whole, 0); err != nil {
-			return nil, err
-		}
 	}
 	footer, err := r.bytes(nil, at, seekFooterSize)
 	if err != nil {
@@ -185,10 +223,26 @@ func newFrameReader(c *codec, f *os.File) (*frameReader, error) {
 		r.starts = append(r.starts, r.starts[i]+packed)
 		r.size += plain
 	}
-	if r.starts[frames] != at {
+	switch end := r.starts[frames]; {
+	case end == at: // without a sum
+	case end != at-sumSize || r.whole == nil:
 		return nil, errDamaged
+	default:
+		sum := r.whole[end:at]
+		if binary.LittleEndian.Uint32(sum) != sumMagic || binary.LittleEndian.Uint32(sum[4:]) != sumSize-skippableHeader ||
+			binary.LittleEndian.Uint32(sum[8:]) != crc32.Checksum(r.whole[:end], castagnoli) {
+			return nil, errDamaged
+		}
+		r.dec = c.unchecked
 	}
 	return r, nil
+}
+
+func (r *frameReader) close() error {
+	if r.f == nil {
+		return nil
+	}
+	return r.f.Close()
 }
 
 // bytes returns n bytes of the file, in buf if it has room.
@@ -255,7 +309,7 @@ func (r *frameReader) frameLocked(n int) ([]byte, error) {
 	if cap(plain) < want {
 		plain = make([]byte, 0, want)
 	}
-	plain, err = r.c.dec.DecodeAll(packed, plain[:0])
+	plain, err = r.dec.DecodeAll(packed, plain[:0])
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errDamaged, err)
 	}

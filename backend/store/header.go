@@ -140,6 +140,29 @@ func (t *tx) copyHeaders(list []headerCopy) error {
 	return nil
 }
 
+// header returns the kept raw header of a message, nil if there is none.
+func (ft *folderTx) header(id MessageID) ([]byte, error) {
+	var data []byte
+	err := ft.t.row([]any{&data}, "SELECT data FROM headers WHERE message = ?", int64(id))
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return ft.s.bodies.codec.unpack(data)
+}
+
+// replaceHeader makes header that of a message, or returns [ErrNotFound].
+func (ft *folderTx) replaceHeader(id MessageID, header []byte) error {
+	e, err := ft.message(id)
+	if err != nil {
+		return err
+	}
+	ft.setHeader(e, header)
+	return nil
+}
+
 // Headers returns the kept raw headers of those messages that have one.
 func (s *Store) Headers(ctx context.Context, ids []MessageID) (map[MessageID][]byte, error) {
 	out := make(map[MessageID][]byte, len(ids))

@@ -191,21 +191,15 @@ func (s *Syncer) whyNotFound(ctx context.Context, m store.Message, err error) er
 }
 
 func (s *Syncer) fetchBodyOnce(ctx context.Context, m store.Message) error {
-	w, err := s.o.Store.NewBody()
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
+	w := s.o.Store.NewText()
+	defer func() { w.Abort() }()
 	if _, err := s.o.Graph.MIME(ctx, string(m.GraphID), w); err != nil {
 		if !unreadable(err) {
 			return fmt.Errorf("read message: %w", err)
 		}
 		s.log.Warn("Exchange cannot give a message's text", "uid", m.UID, "err", err)
 		w.Abort()
-		if w, err = s.o.Store.NewBody(); err != nil {
-			return err
-		}
-		defer w.Abort()
+		w = s.o.Store.NewText()
 		if err := s.writeStandIn(ctx, m, w, "its data is damaged"); err != nil {
 			return err
 		}
@@ -224,20 +218,30 @@ func (s *Syncer) keepBody(ctx context.Context, m store.Message, w *store.BodyWri
 	if err != nil {
 		return err
 	}
-	if header, index, err = s.keepTold(ctx, m.ID, header, ix, index); err != nil {
-		return err
+	var kept *keptBody
+	if w.Size() >= stageFrom {
+		if header, index, err = s.keepTold(ctx, m.ID, header, ix, index); err != nil {
+			return err
+		}
+		if kept, err = s.prepareBody(ctx, w, index, false); err != nil {
+			return err
+		}
+		defer kept.discard(ctx)
 	}
-	kept, err := s.prepareBody(ctx, w, index, false)
-	if err != nil {
-		return err
-	}
-	defer kept.discard(ctx)
 	known := false
 	err = s.Commit(func() ([]store.Changes, error) {
 		// A client that is just appending the message may have been quicker: its bytes stay.
 		if b, err := s.o.Store.Body(ctx, m.ID); err == nil {
 			known = true
 			return nil, b.Close()
+		}
+		if kept == nil {
+			ch, err := w.CommitText(ctx, m.ID, func(told []byte) ([]byte, []byte, error) {
+				var err error
+				header, index, err = withTold(told, header, ix, index)
+				return header, index, err
+			})
+			return []store.Changes{ch}, err
 		}
 		ch, err := kept.attach(ctx, m.ID)
 		if err == nil {
@@ -262,7 +266,11 @@ func (s *Syncer) keepTold(ctx context.Context, id store.MessageID, own []byte, i
 	if err != nil {
 		return nil, nil, err
 	}
-	told := headers[id]
+	return withTold(headers[id], own, ix, index)
+}
+
+// withTold is what keepTold does with the header that clients were told, nil for none.
+func withTold(told, own []byte, ix *message.Index, index []byte) (header, newIndex []byte, err error) {
 	if len(told) == 0 || bytes.Equal(told, own) {
 		return own, index, nil
 	}
