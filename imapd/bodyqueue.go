@@ -2,8 +2,6 @@ package imapd
 
 import (
 	"context"
-	"fmt"
-	"runtime/debug"
 	"time"
 
 	"postern/backend"
@@ -42,6 +40,13 @@ func newBodyQueue(s *session, rows []fetchRow) *bodyQueue {
 func (q *bodyQueue) next() (*backend.Body, error) {
 	i := q.at
 	q.at++
+	fromAhead := false
+	if q.waiting[i] == nil {
+		if result := q.s.ahead.take(q.rows[i].msg.UID); result != nil {
+			q.waiting[i], fromAhead = result, true
+			q.asked = max(q.asked, i+1)
+		}
+	}
 	for q.asked = max(q.asked, i); q.asked < len(q.rows) && (q.asked <= i || len(q.waiting) < bodiesAhead); q.asked++ {
 		// What is kept and wanted now is opened right here.
 		if q.asked > i || !q.rows[i].msg.HasBody {
@@ -49,6 +54,9 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 		}
 	}
 	result, ok := q.waiting[i]
+	if ok && q.asked == len(q.rows) && (fromAhead || !q.rows[i].msg.HasBody) {
+		q.s.readAhead(len(q.waiting) - 1)
+	}
 	if !ok {
 		return q.s.view.mbox.Body(q.s.ctx, q.rows[i].msg.UID)
 	}
@@ -83,23 +91,17 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 
 func (q *bodyQueue) ask(i int) {
 	uid := q.rows[i].msg.UID
-	result := make(chan bodyResult, 1)
-	q.waiting[i] = result
-	go func() {
-		var r bodyResult
-		defer func() {
-			if v := recover(); v != nil {
-				r.err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
-			}
-			result <- r
-		}()
-		r.body, r.err = q.s.view.mbox.Body(q.ctx, uid)
-	}()
+	if q.waiting[i] = q.s.ahead.take(uid); q.waiting[i] == nil {
+		q.waiting[i] = openBody(q.ctx, q.s.view.mbox, uid)
+	}
 }
 
 // close gives up what was asked for and not taken, and waits for it.
 func (q *bodyQueue) close() {
 	q.cancel()
+	if len(q.waiting) > 0 {
+		q.s.ahead.drop() // some of them may have begun there
+	}
 	for _, result := range q.waiting {
 		if r := <-result; r.body != nil {
 			r.body.Close()

@@ -88,6 +88,11 @@ func (r *fetchRequest) has(kind fetchKind) bool {
 	return slices.ContainsFunc(r.items, func(it fetchItem) bool { return it.kind == kind })
 }
 
+// needsBody reports whether an item needs the message's bytes.
+func (r *fetchRequest) needsBody() bool {
+	return slices.ContainsFunc(r.items, func(it fetchItem) bool { return it.needsBody() })
+}
+
 // The macros, which stand alone.
 var fetchMacros = map[string][]string{
 	"ALL":  {"FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE"},

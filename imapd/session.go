@@ -60,6 +60,7 @@ type session struct {
 	loggedIn atomic.Bool
 	revoked  atomic.Bool // the login no longer holds
 	view     *view       // of the selected mailbox, else nil
+	ahead    readAhead   // texts for commands that are not their turn yet
 	enabled  enabled
 
 	idling       bool          // IDLE is reading a line in a goroutine of its own
@@ -255,6 +256,7 @@ func (s *session) end(err error) {
 		s.log.Debug("connection ended", "err", err)
 	}
 	s.cancel()
+	s.ahead.drop()
 	s.closeView()
 	s.pump.Close()
 	s.pump.wait()
@@ -282,6 +284,9 @@ func (s *session) command() error {
 
 	c := &command{tag: tag, name: name}
 	begun := time.Now()
+	if err != nil || name != "FETCH" && name != "UID" {
+		s.ahead.drop()
+	}
 	if err == nil {
 		err = s.run(c)
 	}

@@ -77,6 +77,22 @@ func (d *Decoder) Reset(r io.Reader) {
 // been used yet.
 func (d *Decoder) Buffered() int { return d.end - d.start }
 
+// Ahead yields the lines that have come behind the current command, without their ends, until yield returns false. They
+// stay unread, and are good during the call only. It ends before a line that announces a literal.
+func (d *Decoder) Ahead(yield func(line []byte) bool) {
+	for rest := d.buf[d.start:d.end]; ; {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 {
+			return
+		}
+		line := trimCR(rest[:i])
+		if _, at := parseAnnouncement(line); at >= 0 || !yield(line) {
+			return
+		}
+		rest = rest[i+1:]
+	}
+}
+
 // Release gives the buffer's memory back if nothing waits in it, before a wait that may be long.
 func (d *Decoder) Release() {
 	if d.start == d.end {
