@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -26,6 +27,8 @@ type database struct {
 
 	closed    chan struct{}
 	closeOnce sync.Once
+
+	folderAge atomic.Uint64 // grows with each commit that may have changed a row of folders
 
 	writing chan struct{}        // holds a token while a transaction is open
 	stmtsW  map[string]*sql.Stmt // belongs to the holder of that token
@@ -232,11 +235,12 @@ func notFound(err error) error {
 // context: once begun it takes milliseconds, and a watcher per statement costs
 // more than it could save.
 type tx struct {
-	d     *database
-	tx    *sql.Tx
-	stmts map[string]*sql.Stmt
-	fresh []string // queries in stmts that are not in the database's cache yet
-	after []func() // to do once it is committed
+	d       *database
+	tx      *sql.Tx
+	stmts   map[string]*sql.Stmt
+	folders bool     // a statement was about folders
+	fresh   []string // queries in stmts that are not in the database's cache yet
+	after   []func() // to do once it is committed
 }
 
 // write runs fn in a transaction and commits it, or leaves everything as it was.
@@ -284,6 +288,9 @@ func (d *database) writeLocked(ctx context.Context, fn func(*tx) error) ([]func(
 		return nil, err
 	}
 	committed = true
+	if t.folders {
+		d.folderAge.Add(1)
+	}
 	for _, query := range t.fresh {
 		if st, err := d.w.PrepareContext(context.Background(), query); err == nil {
 			d.stmtsW[query] = st // an error is met again, and reported, by the next user
@@ -293,6 +300,7 @@ func (d *database) writeLocked(ctx context.Context, fn func(*tx) error) ([]func(
 }
 
 func (t *tx) stmt(query string) (*sql.Stmt, error) {
+	t.folders = t.folders || !strings.HasPrefix(query, "SELECT") && strings.Contains(query, "folders")
 	if st := t.stmts[query]; st != nil {
 		return st, nil
 	}

@@ -81,6 +81,10 @@ func (s *Store) folderRow(ctx context.Context, id FolderID) (*folderRow, error) 
 
 // FolderNamed returns the folder of an account with an IMAP name, or [ErrNotFound].
 func (s *Store) FolderNamed(ctx context.Context, account AccountID, name string) (*Folder, error) {
+	age, key := s.db.folderAge.Load(), folderKey{account, name}
+	if f := s.folders.get(age, key); f != nil {
+		return f, ctx.Err()
+	}
 	st, err := s.db.reader("SELECT " + folderColumns + " FROM folders WHERE account = ? AND name = ?")
 	if err != nil {
 		return nil, s.db.explain("read folder", err)
@@ -89,6 +93,7 @@ func (s *Store) FolderNamed(ctx context.Context, account AccountID, name string)
 	if err != nil {
 		return nil, s.db.explain("read folder", err)
 	}
+	s.folders.put(age, key, f.Folder)
 	return &f.Folder, nil
 }
 
@@ -257,6 +262,9 @@ func (t *tx) putFolderRow(f *folderRow) error {
 // the higher one.
 func (s *Store) ClaimRecent(ctx context.Context, id FolderID, before imap.UID) (imap.UID, error) {
 	// Mostly nothing is new, and then nothing need be written.
+	if first := s.folders.recent(s.db.folderAge.Load(), id); first >= before {
+		return first, ctx.Err()
+	}
 	var known int64
 	if err := s.db.row(ctx, []any{&known}, "SELECT first_recent FROM folders WHERE id = ?", int64(id)); err != nil {
 		return 0, s.db.explain("claim recent", err)

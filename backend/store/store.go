@@ -14,7 +14,8 @@
 //   - A local flag change wins over what Graph says until it has been pushed.
 //   - The counters of a folder agree with its messages.
 //   - Each exported method that changes something is one transaction: it is on the
-//     disk when the method returns, or nothing of it has happened.
+//     disk when the method returns, or nothing of it has happened. The one
+//     exception is the file of a text that can be read again (CommitText).
 package store
 
 import (
@@ -49,6 +50,8 @@ type Store struct {
 	db     *database
 	outbox *Outbox
 	bodies *bodyCache
+
+	folders folderCache
 }
 
 // Open opens the state folder and takes its lock. It removes what a crash may have

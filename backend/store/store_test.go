@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -220,6 +221,60 @@ func TestClaimRecent(t *testing.T) {
 		if got, err := s.ClaimRecent(t.Context(), f.ID, tt.before); err != nil || got != tt.want {
 			t.Errorf("first recent %d, want %d (%v)", got, tt.want, err)
 		}
+	}
+}
+
+// TestFolderNamedIsCurrent changes a folder in each way and asks for it by name before and after.
+func TestFolderNamedIsCurrent(t *testing.T) {
+	ctx := t.Context()
+	s, f := newFolder(t)
+	name := f.Name
+	for _, change := range []func() error{
+		func() error { apply(t, s, f, []Remote{remote(1), remote(2)}); return nil },
+		func() error { _, err := s.ClaimRecent(ctx, f.ID, 3); return err },
+		func() error { return s.SetSync(ctx, f.ID, SyncUpdate{DeltaLink: ptr("new")}) },
+		func() error {
+			_, _, err := s.ChangeFlags(ctx, f.ID, []FlagChange{{UID: 1, Set: FlagDeleted}})
+			return err
+		},
+		func() error { apply(t, s, f, nil, graphID(1)); return nil },
+		func() error {
+			row, name2 := *f, name+"2"
+			row.Name, name = name2, name2
+			_, err := s.PutFolder(ctx, row)
+			return err
+		},
+	} {
+		before := name
+		for range 2 { // the second may be kept
+			if _, err := s.FolderNamed(ctx, f.Account, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		want, err := s.Folder(ctx, f.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if got, err := s.FolderNamed(ctx, f.Account, name); err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("%+v %v\nwant %+v", got, err, want)
+			}
+		}
+		if _, err := s.FolderNamed(ctx, f.Account, before); before != name && !errors.Is(err, ErrNotFound) {
+			t.Errorf("under its old name: %v", err)
+		}
+		if got, err := s.ClaimRecent(ctx, f.ID, 1); err != nil || got != want.FirstRecent {
+			t.Errorf("first recent %d, want %d (%v)", got, want.FirstRecent, err)
+		}
+	}
+	if err := s.DeleteFolder(ctx, f.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.FolderNamed(ctx, f.Account, name); !errors.Is(err, ErrNotFound) {
+		t.Errorf("deleted: %v", err)
 	}
 }
 
