@@ -105,116 +105,136 @@ var noticeWords = map[outbox.NoticeKind]struct{ subject, lead string }{
 // buildNotice writes the report: a text for people, the fields for programs, and the
 // message's header, or with full all of it.
 func buildNotice(job *outbox.Job, n outbox.Notice, host string, original []byte, full bool) []byte {
-	now := time.Now()
-	words := noticeWords[n.Kind]
-	subject, _ := message.FieldValue(original, "Subject")
-	subject = message.DecodeWords(subject)
-	if subject == "" {
-		subject = "(no subject)"
+	w := noticeWriter{job: job, notice: n, boundary: "postern-" + job.ID + "-" + string(n.Kind), now: time.Now()}
+	w.subject, _ = message.FieldValue(original, "Subject")
+	if w.subject = message.DecodeWords(w.subject); w.subject == "" {
+		w.subject = "(no subject)"
 	}
-	boundary := "postern-" + job.ID + "-" + string(n.Kind)
+	w.header()
+	w.line("--%s", w.boundary)
+	w.text()
+	w.line("--%s", w.boundary)
+	w.status(host)
+	w.line("--%s", w.boundary)
+	w.original(original, full)
+	w.line("--%s--", w.boundary)
+	return w.out.Bytes()
+}
 
-	var b bytes.Buffer
-	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\r\n", args...) }
-	line("From: Mail Delivery System <mailer-daemon@%s>", domainOf(job.Mailbox))
-	line("To: %s", headerAddress(job.EnvelopeFrom))
-	line("%s", foldField("Subject: "+mime.QEncoding.Encode("utf-8", shorten(words.subject+subject, maxNoticeSubject))))
-	line("Date: %s", now.Format(time.RFC1123Z))
-	line("Message-ID: %s", noticeID(job, n.Kind))
-	if job.MessageID != "" {
-		line("In-Reply-To: %s", singleLine(job.MessageID))
-		line("References: %s", singleLine(job.MessageID))
+// noticeWriter puts one report together.
+type noticeWriter struct {
+	out      bytes.Buffer
+	job      *outbox.Job
+	notice   outbox.Notice
+	subject  string // of the original, decoded
+	boundary string
+	now      time.Time
+}
+
+func (w *noticeWriter) line(format string, args ...any) {
+	fmt.Fprintf(&w.out, format+"\r\n", args...)
+}
+
+func (w *noticeWriter) header() {
+	w.line("From: Mail Delivery System <mailer-daemon@%s>", domainOf(w.job.Mailbox))
+	w.line("To: %s", headerAddress(w.job.EnvelopeFrom))
+	w.line("%s", foldField("Subject: "+mime.QEncoding.Encode("utf-8", shorten(noticeWords[w.notice.Kind].subject+w.subject, maxNoticeSubject))))
+	w.line("Date: %s", w.now.Format(time.RFC1123Z))
+	w.line("Message-ID: %s", noticeID(w.job, w.notice.Kind))
+	if w.job.MessageID != "" {
+		w.line("In-Reply-To: %s", singleLine(w.job.MessageID))
+		w.line("References: %s", singleLine(w.job.MessageID))
 	}
-	line("Auto-Submitted: auto-replied")
-	line("MIME-Version: 1.0")
-	line("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"%s\"", boundary)
-	line("")
+	w.line("Auto-Submitted: auto-replied")
+	w.line("MIME-Version: 1.0")
+	w.line("Content-Type: multipart/report; report-type=delivery-status;\r\n boundary=\"%s\"", w.boundary)
+	w.line("")
+}
 
-	line("--%s", boundary)
-	line("Content-Type: text/plain; charset=utf-8")
-	line("Content-Transfer-Encoding: quoted-printable")
-	line("")
-	qp := quotedprintable.NewWriter(&b)
-	fmt.Fprintf(qp, "%s\r\n\r\n", words.lead)
-	for _, r := range n.Recipients {
+// text is the part for people.
+func (w *noticeWriter) text() {
+	w.line("Content-Type: text/plain; charset=utf-8")
+	w.line("Content-Transfer-Encoding: quoted-printable")
+	w.line("")
+	qp := quotedprintable.NewWriter(&w.out)
+	fmt.Fprintf(qp, "%s\r\n\r\n", noticeWords[w.notice.Kind].lead)
+	for _, r := range w.notice.Recipients {
 		fmt.Fprintf(qp, "    %s\r\n", singleLine(r.Address))
 	}
-	if n.Text != "" {
-		fmt.Fprintf(qp, "\r\nThe reason: %s\r\n", singleLine(n.Text))
+	if w.notice.Text != "" {
+		fmt.Fprintf(qp, "\r\nThe reason: %s\r\n", singleLine(w.notice.Text))
 	}
-	fmt.Fprintf(qp, "\r\nSubject: %s\r\nSubmitted: %s\r\nQueue id: %s\r\n", singleLine(subject), job.Created.Local().Format(time.RFC1123Z), job.ID)
-	if n.Kind == outbox.Failed {
+	fmt.Fprintf(qp, "\r\nSubject: %s\r\nSubmitted: %s\r\nQueue id: %s\r\n", singleLine(w.subject), w.job.Created.Local().Format(time.RFC1123Z), w.job.ID)
+	if w.notice.Kind == outbox.Failed {
 		fmt.Fprintf(qp, "\r\nThe message was not sent to these addresses and will not be tried again.\r\n")
 	}
 	qp.Close()
-	line("")
+	w.line("")
+}
 
-	line("--%s", boundary)
-	line("Content-Type: message/delivery-status")
-	line("")
-	if job.DSN.EnvID != "" {
-		line("Original-Envelope-Id: %s", singleLine(job.DSN.EnvID))
+// status is the part for programs. RFC 3464.
+func (w *noticeWriter) status(host string) {
+	w.line("Content-Type: message/delivery-status")
+	w.line("")
+	if w.job.DSN.EnvID != "" {
+		w.line("Original-Envelope-Id: %s", singleLine(w.job.DSN.EnvID))
 	}
-	line("Reporting-MTA: dns; %s", singleLine(host))
-	line("Arrival-Date: %s", job.Created.Format(time.RFC1123Z))
-	for _, r := range n.Recipients {
-		line("")
-		if r.Orcpt != "" {
-			if typ, addr, ok := strings.Cut(r.Orcpt, ";"); ok {
-				line("Original-Recipient: %s; %s", singleLine(typ), singleLine(addr))
-			}
+	w.line("Reporting-MTA: dns; %s", singleLine(host))
+	w.line("Arrival-Date: %s", w.job.Created.Format(time.RFC1123Z))
+	status := w.notice.Status
+	if status == "" {
+		status = map[outbox.NoticeKind]string{outbox.Failed: "5.0.0", outbox.Relayed: "2.0.0", outbox.Delayed: "4.0.0"}[w.notice.Kind]
+	}
+	for _, r := range w.notice.Recipients {
+		w.line("")
+		if typ, addr, ok := strings.Cut(r.Orcpt, ";"); ok {
+			w.line("Original-Recipient: %s; %s", singleLine(typ), singleLine(addr))
 		}
 		addrType, addr := "rfc822", singleLine(r.Address)
 		if !isASCII(addr) {
 			addrType, addr = "utf-8", utf8Xtext(addr)
 		}
-		line("Final-Recipient: %s; %s", addrType, addr)
-		line("Action: %s", n.Kind)
-		status := n.Status
-		if status == "" {
-			status = map[outbox.NoticeKind]string{outbox.Failed: "5.0.0", outbox.Relayed: "2.0.0", outbox.Delayed: "4.0.0"}[n.Kind]
+		w.line("Final-Recipient: %s; %s", addrType, addr)
+		w.line("Action: %s", w.notice.Kind)
+		w.line("Status: %s", status)
+		if w.notice.Text != "" {
+			w.line("%s", foldField("Diagnostic-Code: X-Postern; "+onlyASCII(singleLine(w.notice.Text))))
 		}
-		line("Status: %s", status)
-		if n.Text != "" {
-			line("%s", foldField("Diagnostic-Code: X-Postern; "+onlyASCII(singleLine(n.Text))))
+		if w.notice.Kind == outbox.Delayed {
+			w.line("Will-Retry-Until: %s", w.job.Expires.Format(time.RFC1123Z))
 		}
-		if n.Kind == outbox.Delayed {
-			line("Will-Retry-Until: %s", job.Expires.Format(time.RFC1123Z))
-		}
-		line("Last-Attempt-Date: %s", now.Format(time.RFC1123Z))
+		w.line("Last-Attempt-Date: %s", w.now.Format(time.RFC1123Z))
 	}
-	line("")
+	w.line("")
+}
 
-	line("--%s", boundary)
+// original is the message, or its header, in a form that every mail program reads.
+func (w *noticeWriter) original(original []byte, full bool) {
+	ascii := isASCII(string(original))
 	switch {
-	case full && isASCII(string(original)):
-		line("Content-Type: message/rfc822")
-		line("")
-		b.Write(original)
 	case full:
-		// 8-bit content inside message/rfc822 needs no encoding but must be announced.
-		line("Content-Type: message/rfc822")
-		line("Content-Transfer-Encoding: 8bit")
-		line("")
-		b.Write(original)
-	case isASCII(string(original)):
-		line("Content-Type: text/rfc822-headers")
-		line("")
-		b.Write(original)
+		w.line("Content-Type: message/rfc822")
+		if !ascii {
+			w.line("Content-Transfer-Encoding: 8bit") // needs no other within message/rfc822, but must be announced
+		}
+		w.line("")
+		w.out.Write(original)
+	case ascii:
+		w.line("Content-Type: text/rfc822-headers")
+		w.line("")
+		w.out.Write(original)
 	default:
-		line("Content-Type: text/rfc822-headers; charset=utf-8")
-		line("Content-Transfer-Encoding: base64")
-		line("")
+		w.line("Content-Type: text/rfc822-headers; charset=utf-8")
+		w.line("Content-Transfer-Encoding: base64")
+		w.line("")
 		enc := base64.StdEncoding.EncodeToString(original)
 		for len(enc) > 76 {
-			line("%s", enc[:76])
+			w.line("%s", enc[:76])
 			enc = enc[76:]
 		}
-		line("%s", enc)
+		w.line("%s", enc)
 	}
-	line("")
-	line("--%s--", boundary)
-	return b.Bytes()
+	w.line("")
 }
 
 // maxNoticeSubject is how many bytes of the original's subject a notice repeats in its own.

@@ -279,33 +279,7 @@ func inputProperty(p *patch, m *message, name string, raw json.RawMessage, creat
 			})
 		}
 	case "body":
-		var b *struct {
-			ContentType *string `json:"contentType"`
-			Content     *string `json:"content"`
-		}
-		if strictJSON(raw, &b) != nil {
-			return errProperty(name)
-		}
-		if b == nil {
-			break
-		}
-		html := false
-		if b.ContentType != nil {
-			switch strings.ToLower(*b.ContentType) {
-			case "html":
-				html = true
-			case "text":
-			default:
-				return errProperty("body/contentType")
-			}
-		}
-		p.do(propBody, func() {
-			c := m.edit()
-			c.root, c.plain, c.html, c.text = nil, "", html, ""
-			if b.Content != nil {
-				c.text = *b.Content
-			}
-		})
+		return inputBody(p, m, raw)
 	case "from", "sender":
 		a, err := inputRecipient(name, raw)
 		if err != nil {
@@ -364,30 +338,9 @@ func inputProperty(p *patch, m *message, name string, raw json.RawMessage, creat
 			m.setBit(no, flag != nil && !*flag)
 		})
 	case "categories":
-		var list []string
-		if bad(&list) {
-			return errProperty(name)
-		}
-		seen := map[string]bool{}
-		var kept []string
-		for _, s := range list {
-			if key := strings.ToLower(s); s != "" && !seen[key] {
-				seen[key] = true
-				kept = append(kept, s)
-			}
-		}
-		p.do(bit, func() { m.categories = kept })
+		return inputCategories(p, bit, m, raw)
 	case "importance":
-		if bad(&text) {
-			return errProperty(name)
-		}
-		for i, known := range importances {
-			if strings.EqualFold(known, str()) {
-				p.do(bit, func() { m.importance = uint8(i) })
-				return nil
-			}
-		}
-		return errProperty(name)
+		return inputImportance(p, bit, m, raw)
 	case "inferenceClassification":
 		if bad(&text) {
 			return errProperty(name)
@@ -404,6 +357,69 @@ func inputProperty(p *patch, m *message, name string, raw json.RawMessage, creat
 		return errBody("the property '%s', which does not exist on type 'microsoft.graph.message'.", name)
 	}
 	return nil
+}
+
+func inputBody(p *patch, m *message, raw json.RawMessage) *apiError {
+	var b *struct {
+		ContentType *string `json:"contentType"`
+		Content     *string `json:"content"`
+	}
+	if strictJSON(raw, &b) != nil {
+		return errProperty("body")
+	}
+	if b == nil {
+		return nil
+	}
+	html := false
+	if b.ContentType != nil {
+		switch strings.ToLower(*b.ContentType) {
+		case "html":
+			html = true
+		case "text":
+		default:
+			return errProperty("body/contentType")
+		}
+	}
+	p.do(propBody, func() {
+		c := m.edit()
+		c.root, c.plain, c.html, c.text = nil, "", html, ""
+		if b.Content != nil {
+			c.text = *b.Content
+		}
+	})
+	return nil
+}
+
+// inputCategories drops empty ones, and those that are there already but for letter case.
+func inputCategories(p *patch, bit propSet, m *message, raw json.RawMessage) *apiError {
+	var list []string
+	if json.Unmarshal(raw, &list) != nil {
+		return errProperty("categories")
+	}
+	seen := map[string]bool{}
+	var kept []string
+	for _, s := range list {
+		if key := strings.ToLower(s); s != "" && !seen[key] {
+			seen[key] = true
+			kept = append(kept, s)
+		}
+	}
+	p.do(bit, func() { m.categories = kept })
+	return nil
+}
+
+func inputImportance(p *patch, bit propSet, m *message, raw json.RawMessage) *apiError {
+	var text string // null is none of the values, either
+	if json.Unmarshal(raw, &text) != nil {
+		return errProperty("importance")
+	}
+	for i, known := range importances {
+		if strings.EqualFold(known, text) {
+			p.do(bit, func() { m.importance = uint8(i) })
+			return nil
+		}
+	}
+	return errProperty("importance")
 }
 
 // strictJSON decodes and refuses members the target does not have, annotations apart.
