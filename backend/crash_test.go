@@ -17,6 +17,7 @@ import (
 
 	"postern/backend/graphsim"
 	"postern/backend/store"
+	"postern/internal/faultrun"
 )
 
 const crashMailboxes = 6
@@ -135,8 +136,9 @@ func TestKill(t *testing.T) {
 			t.Fatalf("drain: %v\n%s%s", err, rest.String(), stderr.String())
 		}
 	}
+	rnd := rand.New(rand.NewPCG(faultrun.Seed(t, 1), 1))
 	for i := range 4 {
-		life(i, false, time.Duration(rand.N(400))*time.Millisecond)
+		life(i, false, time.Duration(rnd.IntN(400))*time.Millisecond)
 	}
 	sim.ClearFaults()
 	life(4, true, 0)

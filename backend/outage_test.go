@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -17,6 +19,7 @@ import (
 
 	"postern/backend/graphsim"
 	"postern/backend/store"
+	"postern/internal/faultrun"
 )
 
 // virtual runs a backend with one mailbox of ten messages on virtual time.
@@ -172,6 +175,174 @@ func TestOutage(t *testing.T) {
 	}
 }
 
+// One trouble after another for hours: Graph or its sign-in away, slow, throttling, cutting answers off, forgetting its delta links, and
+// doing what it says it has not done. Meanwhile a client marks, moves and sends, and so does another program; in calm hours in between, and in the end, all is as
+// it was said: each message has left once, marks and moves are in Graph, what the other program did is seen, UIDs and UIDVALIDITY are what they were.
+func TestTroubleAtRandom(t *testing.T) {
+	seed := faultrun.Seed(t, 9)
+	end := time.Now().Add(faultrun.Length(t, 0)) // the clock of the machine; in the bubble it is another
+	rounds := func(round int) bool { return round < 1 || time.Now().Before(end) }
+	for round := 0; rounds(round); round++ {
+		rnd := rand.New(rand.NewPCG(seed, uint64(round)))
+		virtualSim(t, graphsim.Options{SentItemsDelay: time.Duration(rnd.IntN(15)) * time.Second}, 30*time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+			troubled(t, sim, b, a, rnd)
+		})
+		if t.Failed() {
+			t.Fatalf("in round %d", round)
+		}
+	}
+}
+
+func trouble(rnd *rand.Rand) []graphsim.Fault {
+	one := graphsim.Fault{Path: `/v1\.0/`, Seed: rnd.Uint64(), Probability: []float64{0.1, 0.5, 1}[rnd.IntN(3)]}
+	switch rnd.IntN(12) {
+	case 0:
+		one.Status = 503
+	case 1:
+		one.Status, one.Code = 429, "ApplicationThrottled" // without Retry-After
+	case 2:
+		one.Status, one.Code, one.RetryAfter = 429, "ApplicationThrottled", strconv.Itoa(1+rnd.IntN(400))
+	case 3:
+		one.TruncateBody = true
+	case 4:
+		one.Delay = time.Duration(1+rnd.IntN(50)) * time.Second
+	case 5:
+		one.Delay, one.Status = 20*time.Minute, 504
+	case 6:
+		one.Path, one.ResetDelta = "delta", true
+	case 7:
+		one.Path, one.Status, one.AfterEffect = `/send(Mail)?$`, []int{500, 503, 504}[rnd.IntN(3)], true
+	case 8:
+		one.Path, one.DropAfter = `/send(Mail)?$|/move$|batch$`, true
+	case 9:
+		one.DropBefore = true
+	case 10:
+		one.TokenExpired = true
+	default:
+		token := graphsim.Fault{Path: "oauth2", Status: 503}
+		one.TokenExpired, one.Probability = true, 1
+		return []graphsim.Fault{token, one}
+	}
+	return []graphsim.Fault{one}
+}
+
+func troubled(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account, rnd *rand.Rand) {
+	m, err := a.Open(t.Context(), "INBOX", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	archive, err := a.Open(t.Context(), "Archive", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	time.Sleep(5 * time.Minute)
+	valid := [2]uint32{m.UIDValidity(), archive.UIDValidity()}
+	flagged := make(map[imap.UID]bool)
+	sent, delivered, moved := 0, 0, 0
+	for hour := range 6 {
+		for _, f := range trouble(rnd) {
+			inject(t, sim, f)
+		}
+		for range 6 {
+			text := fmt.Sprintf("From: %s\r\nTo: x@fabrikam.example\r\nSubject: s\r\nMessage-ID: <trouble.%d@contoso.example>\r\n\r\nhello\r\n", alice, sent)
+			if _, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"), text); err != nil {
+				t.Errorf("submission: %v", err)
+			}
+			sent++
+			uids := m.UIDs()
+			if uid := uids[rnd.IntN(len(uids))]; !flagged[uid] {
+				if _, err := m.Store(t.Context(), []imap.UID{uid}, StoreAdd, []imap.Flag{imap.FlagFlagged, "Mine"}, 0); err != nil {
+					t.Errorf("store: %v", err)
+				}
+				flagged[uid] = true
+			}
+			if rnd.IntN(2) == 0 {
+				uid := uids[rnd.IntN(len(uids))]
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				if res, err := m.Move(ctx, []imap.UID{uid}, "Archive"); err == nil && len(res.Source) == 1 {
+					moved++
+					delete(flagged, uid)
+				}
+				cancel()
+			}
+			if rnd.IntN(2) == 0 {
+				sim.DeliverMessage(alice, mail(100+delivered))
+				delivered++
+			}
+			if list := sim.Messages(alice, "inbox"); rnd.IntN(2) == 0 && len(list) > 0 {
+				sim.UpdateMessage(alice, list[rnd.IntN(len(list))].ID, graphsim.Change{IsRead: new(rnd.IntN(2) == 0)})
+			}
+			time.Sleep(time.Duration(rnd.IntN(20)) * time.Minute)
+		}
+		if hour%2 == 1 {
+			sim.ClearFaults()
+			time.Sleep(time.Hour)
+		}
+	}
+	sim.ClearFaults()
+	time.Sleep(2 * time.Hour) // longer than anything waits
+	if left := unsent(t, b); len(left) != 0 {
+		t.Errorf("%d messages wait, the first: %+v", len(left), left[0])
+	}
+	got := arrivals(sim)
+	for i := range sent {
+		if n := got[fmt.Sprintf("<trouble.%d@contoso.example>", i)]; n != 1 {
+			t.Errorf("message %d arrived %d times", i, n)
+		}
+	}
+	if m.UIDValidity() != valid[0] || archive.UIDValidity() != valid[1] {
+		t.Errorf("UIDVALIDITY was %d, is %d and %d", valid, m.UIDValidity(), archive.UIDValidity())
+	}
+	inGraph := 0
+	for folder, m := range map[string]*Mailbox{"inbox": m, "archive": archive} {
+		list := sim.Messages(alice, folder)
+		inGraph += len(list)
+		if len(list) != len(m.UIDs()) {
+			t.Errorf("%s has %d messages, clients see %d", folder, len(list), len(m.UIDs()))
+		}
+		marks, read := 0, 0
+		for _, uid := range m.UIDs() {
+			if flags := flagsOf(m, uid); strings.Contains(flags, "Mine") {
+				marks++
+			}
+			if strings.Contains(flagsOf(m, uid), `\Seen`) {
+				read++
+			}
+		}
+		for _, msg := range list {
+			if slices.Contains(msg.Categories, "Mine") {
+				marks--
+				if !msg.Flagged {
+					t.Errorf("%s is not flagged in Graph", msg.MessageID)
+				}
+			}
+			if msg.IsRead {
+				read--
+			}
+		}
+		if marks != 0 || read != 0 {
+			t.Errorf("%s: clients see %+d marks and %+d read messages more than Graph has", folder, marks, read)
+		}
+	}
+	if want := 10 + delivered; inGraph != want {
+		t.Errorf("%d messages in both folders, want %d", inGraph, want)
+	}
+	for uid := range flagged {
+		if f := flagsOf(m, uid); f != "gone" && !strings.Contains(f, "Mine") {
+			t.Errorf("the mark of UID %d is lost: %s", uid, f)
+		}
+	}
+	if n := len(sim.Messages(alice, "drafts")); n != 0 {
+		t.Errorf("%d drafts are left", n)
+	}
+	if st := a.State(); st.LastError != "" {
+		t.Errorf("state = %+v", st)
+	}
+	t.Logf("%d sent, %d delivered, %d moved, %d marked", sent, delivered, moved, len(flagged))
+}
+
 // How long a message that was perhaps sent is looked for before it is sent again depends on how its sending ended: where Graph gave
 // no answer it may have left, and its copy may come late.
 func TestRepeatOfUnclearSend(t *testing.T) {
@@ -289,50 +460,68 @@ func TestDeltaAlwaysGone(t *testing.T) {
 	})
 }
 
-// The clock is set while the server is down: backwards, so that all times of the state folder lie ahead, or forwards. Mail that waits
-// leaves, new mail is seen, UIDVALIDITY grows.
+// The clock is set, while the server is down, or backwards while it runs: backwards, so that all times of the state folder lie ahead, or forwards, by hours or by the
+// years that a machine without a clock of its own is behind until it has asked for the time. Mail that waits leaves, new mail is seen, UIDVALIDITY grows.
 func TestClockSet(t *testing.T) {
-	for _, jump := range []time.Duration{-400 * 24 * time.Hour, -2 * time.Hour, 30 * time.Hour} {
-		t.Run(jump.String(), func(t *testing.T) {
-			quickly(t)
-			sim, url := newSim(t, graphsim.Options{})
-			for i := range 3 {
-				sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})
-			}
-			inject(t, sim, graphsim.Fault{Path: "/send(Mail)?$", Status: 503})
-			cfg := testConfig(t, url, t.TempDir())
-			b, stop := start(t, cfg)
-			a := accountOf(t, b, alice)
-			valid := open(t, a, "INBOX").UIDValidity()
-			id, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"), "From: "+alice+"\nTo: x@fabrikam.example\nMessage-ID: <clock@contoso.example>\n\nhello\n")
-			if err != nil {
-				t.Fatal(err)
-			}
-			stop()
-			shiftTimes(t, cfg.State, -jump) // as if they had been written by a clock that far ahead
-			sim.ClearFaults()
-			b, _ = start(t, cfg)
-			a = accountOf(t, b, alice)
-			row := settledRow(t, b, id)
-			if row.State != store.StateSent {
-				t.Errorf("the message is %s: %s", row.State, row.LastError)
-			}
-			m := open(t, a, "INBOX")
-			if m.UIDValidity() != valid {
-				t.Errorf("UIDVALIDITY was %d, is %d", valid, m.UIDValidity())
-			}
-			sim.DeliverMessage(alice, mail(9))
-			eventually(t, m, "new mail", func() bool { return len(m.UIDs()) == 4 })
-			if err := a.Create(t.Context(), "Later", ""); err != nil {
-				t.Fatal(err)
-			}
-			if v := open(t, a, "Later").UIDValidity(); v <= valid {
-				t.Errorf("UIDVALIDITY of a new mailbox is %d, an older one has %d", v, valid)
-			}
-			if _, err := m.Body(t.Context(), 1); err != nil {
-				t.Error(err)
-			}
-		})
+	const day = 24 * time.Hour
+	jumps := []time.Duration{-400 * day, -2 * time.Hour, 30 * time.Hour, 20 * 365 * day}
+	rnd := rand.New(rand.NewPCG(faultrun.Seed(t, 1), 5))
+	end := time.Now().Add(faultrun.Length(t, 0))
+	for i := 0; i < len(jumps) || time.Now().Before(end); i++ {
+		jump := time.Duration(rnd.Int64N(int64(2000*day))) - 1000*day
+		if i < len(jumps) {
+			jump = jumps[i]
+		}
+		// Times in the table that lie behind are those of a server that was down, too: only the clock of the process tells.
+		t.Run(jump.String(), func(t *testing.T) { setClock(t, jump, jump < 0 && i%2 == 1) })
+	}
+}
+
+func setClock(t *testing.T, jump time.Duration, running bool) {
+	quickly(t)
+	sim, url := newSim(t, graphsim.Options{})
+	for i := range 3 {
+		sim.AddMessage(alice, "inbox", mail(i), graphsim.MessageSpec{})
+	}
+	inject(t, sim, graphsim.Fault{Path: "/send(Mail)?$", Status: 503, RetryAfter: "2"})
+	cfg := testConfig(t, url, t.TempDir())
+	b, stop := start(t, cfg)
+	a := accountOf(t, b, alice)
+	valid := open(t, a, "INBOX").UIDValidity()
+	id, err := submit(t, b, loginOf(t, b, alice), envelope("x@fabrikam.example"), "From: "+alice+"\nTo: x@fabrikam.example\nMessage-ID: <clock@contoso.example>\n\nhello\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !running {
+		stop()
+	}
+	sim.ClearFaults()
+	shiftTimes(t, cfg.State, -jump) // as if they had been written by a clock that far ahead
+	if !running {
+		b, _ = start(t, cfg)
+		a = accountOf(t, b, alice)
+	}
+	row := settledRow(t, b, id)
+	if row.State != store.StateSent {
+		t.Errorf("the message is %s: %s", row.State, row.LastError)
+	}
+	if n := len(sim.Delivered()); n != 1 {
+		t.Errorf("it arrived %d times", n)
+	}
+	m := open(t, a, "INBOX")
+	if m.UIDValidity() != valid {
+		t.Errorf("UIDVALIDITY was %d, is %d", valid, m.UIDValidity())
+	}
+	sim.DeliverMessage(alice, mail(9))
+	eventually(t, m, "new mail", func() bool { return len(m.UIDs()) == 4 })
+	if err := a.Create(t.Context(), "Later", ""); err != nil {
+		t.Fatal(err)
+	}
+	if v := open(t, a, "Later").UIDValidity(); v <= valid {
+		t.Errorf("UIDVALIDITY of a new mailbox is %d, an older one has %d", v, valid)
+	}
+	if _, err := m.Body(t.Context(), 1); err != nil {
+		t.Error(err)
 	}
 }
 

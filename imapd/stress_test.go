@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"postern/internal/faultrun"
 )
 
 // mirror is what a client believes of its mailbox from the responses alone.
@@ -94,13 +96,14 @@ func (m *mirror) run(command string) error {
 
 // TestSessionsAgree lets several sessions change one mailbox at random. None may
 // ever be told something that contradicts what it was told before, and in the
-// end all must see the same.
+// end all must see the same, and what Graph has. Two of them are of another login.
 func TestSessionsAgree(t *testing.T) {
 	w := newWorld(t, Limits{})
 	const sessions, rounds = 4, 60
+	seed, end := faultrun.Seed(t, 7), time.Now().Add(faultrun.Length(t, 0))
 	mirrors := make([]*mirror, sessions)
 	for i := range mirrors {
-		mirrors[i] = &mirror{c: w.login("alice"), flags: make(map[uint32]string)}
+		mirrors[i] = &mirror{c: w.login([]string{"alice", "boss"}[i%2]), flags: make(map[uint32]string)}
 	}
 	for i := range 20 {
 		if err := mirrors[0].run(fmt.Sprintf("APPEND INBOX {22+}\r\nSubject: n%3d\r\n\r\nHello", i)); err != nil {
@@ -110,7 +113,7 @@ func TestSessionsAgree(t *testing.T) {
 	var wg sync.WaitGroup
 	for i, m := range mirrors {
 		wg.Go(func() {
-			rng := rand.New(rand.NewPCG(uint64(i), 7))
+			rng := rand.New(rand.NewPCG(uint64(i), seed))
 			step := func(command string) {
 				if err := m.run(command); err != nil {
 					t.Error(err)
@@ -118,13 +121,13 @@ func TestSessionsAgree(t *testing.T) {
 			}
 			step("SELECT INBOX")
 			step("FETCH 1:* (UID FLAGS)")
-			for range rounds {
+			for round := 0; round < rounds || time.Now().Before(end); round++ {
 				if t.Failed() {
 					return
 				}
 				n := max(1, len(m.uids))
 				seq := 1 + rng.IntN(n)
-				switch rng.IntN(10) {
+				switch rng.IntN(12) {
 				case 0:
 					step("APPEND INBOX {22+}\r\nSubject: more\r\n\r\nHello")
 				case 1:
@@ -141,6 +144,10 @@ func TestSessionsAgree(t *testing.T) {
 					step(fmt.Sprintf("FETCH %d (UID FLAGS)", seq))
 				case 7:
 					step("UID FETCH 1:* (FLAGS)")
+				case 9:
+					step(fmt.Sprintf("MOVE %d Archive", seq))
+				case 10:
+					step(fmt.Sprintf("MOVE %d INBOX", seq))
 				case 8:
 					m.c.send("i IDLE\r\nDONE\r\n")
 					step("NOOP")
@@ -171,11 +178,19 @@ func TestSessionsAgree(t *testing.T) {
 			}
 			states = append(states, sb.String())
 		}
-		if len(slices.Compact(states)) == 1 {
+		inGraph := w.sim.Messages(alice, "inbox")
+		seen := 0
+		for _, msg := range inGraph {
+			if msg.IsRead {
+				seen++
+			}
+		}
+		if len(slices.Compact(states)) == 1 && len(inGraph) == len(mirrors[0].uids) && seen == strings.Count(states[0], `\Seen`) {
+			t.Logf("%d messages in the end", len(inGraph))
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("sessions do not agree:\n%s", strings.Join(states, "\n"))
+			t.Fatalf("sessions do not agree, or not with Graph (%d messages, %d read):\n%s", len(inGraph), seen, strings.Join(states, "\n"))
 		}
 	}
 }

@@ -34,6 +34,7 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 		return time.Now().Add(q.backoff(1))
 	}
 	job := &Job{Submission: *sub, Path: q.path(sub.Spool), q: q, progress: readProgress(sub)}
+	job.Expires = it.expires(sub.Expires)
 
 	if _, err := os.Stat(job.Path); errors.Is(err, os.ErrNotExist) {
 		return q.failed(it, job, &Error{Outcome: Permanent, Status: "5.3.0",
@@ -45,6 +46,7 @@ func (q *Queue) attemptOnce(it *item) time.Time {
 			return due
 		}
 	}
+	it.tried = true
 	err = q.opts.Sender.Send(ctx, job)
 	q.uploadEnded(job.ID)
 	if err != nil {
@@ -127,7 +129,7 @@ func (q *Queue) look(ctx context.Context, it *item, job *Job) (again bool, due t
 		return false, q.put(it, job, store.StateUnclear, wait, nil, false)
 	}
 	q.log.Info("message not found sent", "queue_id", job.ID, "mailbox", job.Mailbox, "looks", job.progress.Looks)
-	if !time.Now().Before(job.Expires) {
+	if !time.Now().Before(job.Expires) && it.tried { // one try for what has outlived its time while the server was down
 		return false, q.failed(it, job, &Error{Outcome: Temporary, Status: "4.4.0", Text: job.progress.Why})
 	}
 	// The first repeat comes behind the looks, later ones after waits that grow as everywhere; then one more look.

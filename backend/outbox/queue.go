@@ -302,6 +302,7 @@ func (q *Queue) load(ctx context.Context) error {
 		if r.State == store.StateUnclear && it.due.Before(now) {
 			it.due = now.Add(q.opts.Looks[0])
 		}
+		it.expires(r.Expires)
 		q.addLocked(it)
 	}
 	return nil

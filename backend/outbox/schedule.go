@@ -50,6 +50,18 @@ type item struct {
 	seq     uint64
 	notice  bool // a notice is owed, the message itself is settled
 	waiter  *waiter
+
+	tried        bool // this process has made an attempt
+	told, expiry time.Time
+}
+
+// expires is when the message's time is up, from what its row says: as this process counts time, which does not jump when the clock
+// of the machine is set. A device that learns the date only when the network is there would else give up what it has just taken.
+func (it *item) expires(row time.Time) time.Time {
+	if !it.told.Equal(row) {
+		it.told, it.expiry = row, time.Now().Add(time.Until(row))
+	}
+	return it.expiry
 }
 
 // items is a heap, earliest first.

@@ -3,6 +3,7 @@ package outbox
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -317,4 +318,54 @@ func TestGatherAfterRestart(t *testing.T) {
 			t.Error("joined what was sent")
 		}
 	})
+}
+
+// When the clock is set while the server runs, no message's time is up for that.
+func TestExpiryIsCountedByTheProcess(t *testing.T) {
+	it := new(item)
+	row := time.Now().Round(0).Add(time.Hour) // without a reading of the process's own clock, as rows are
+	first := it.expires(row)
+	if !strings.Contains(first.String(), "m=+") || first.Sub(row).Abs() > time.Second {
+		t.Errorf("expiry %v of a row that says %v", first, row)
+	}
+	if again := it.expires(row); again != first {
+		t.Errorf("then %v", again)
+	}
+	later := row.Add(time.Hour) // as when a release has added the time it was held
+	if got := it.expires(later); got.Sub(first).Round(time.Minute) != time.Hour {
+		t.Errorf("a row that says an hour later gives %v", got)
+	}
+}
+
+// Whoever wakes up after the message's time is up, having been switched off, tries it once before it is given up.
+func TestOneTryAfterLongDowntime(t *testing.T) {
+	for _, state := range []store.State{store.StateQueued, store.StateUnclear} {
+		synctest.Test(t, func(t *testing.T) {
+			dir := t.TempDir()
+			x := newExchange(step{err: unclear})
+			r := openRig(t, dir, x, Options{Retries: []time.Duration{time.Hour}, Looks: []time.Duration{time.Hour}})
+			id, err := r.submit(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			r.stop()
+			time.Sleep(1000 * time.Hour)
+			r = openRig(t, dir, x, Options{})
+			defer r.stop()
+			if state == store.StateQueued {
+				if _, err := r.st.Outbox().Update(t.Context(), id, func(s *store.Submission) error {
+					s.State, s.Progress = state, ""
+					return nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(10 * time.Minute)
+			synctest.Wait()
+			if row := r.row(id); row.State != store.StateSent || x.total() != 1 {
+				t.Errorf("%s: %+v", state, row)
+			}
+		})
+	}
 }

@@ -53,16 +53,21 @@ func (q *Queue) takeOver(ctx context.Context) {
 		}
 	}
 	touched := make(map[*lane]bool)
+	now := time.Now()
 	for i := range rows {
 		r := &rows[i]
 		it := waiting[r.ID]
 		if it == nil {
-			q.addLocked(&item{id: r.ID, mailbox: r.Mailbox, due: r.NextAttempt, notice: finished(r)})
+			q.addLocked(&item{id: r.ID, mailbox: r.Mailbox, due: dueOf(r, now), notice: finished(r)})
 			continue
 		}
 		l := q.lanes[it.mailbox]
 		touched[l] = true
-		it.due = r.NextAttempt
+		due := dueOf(r, now)
+		if !due.Equal(r.NextAttempt) && it.due.Before(due) {
+			due = it.due // its times are of before the clock was set back; what it was waiting for stays
+		}
+		it.due = due
 		if finished(r) && !it.notice {
 			// Given up by a person: it is taken out of those to be sent.
 			it.notice = true

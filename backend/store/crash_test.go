@@ -12,8 +12,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-imap/v2"
+
+	"postern/internal/faultrun"
 )
 
 // crashDirEnv makes the test binary the program that TestCrash kills.
@@ -93,9 +96,10 @@ func TestCrash(t *testing.T) {
 		t.Skip("starts processes")
 	}
 	dir := filepath.Join(t.TempDir(), "state")
-	rnd := rand.New(rand.NewPCG(1, 2))
+	rnd := rand.New(rand.NewPCG(faultrun.Seed(t, 1), 2))
+	end := time.Now().Add(faultrun.Length(t, 0))
 	told := &crashTold{added: map[imap.UID]GraphID{}, removed: map[imap.UID]bool{}, deleted: map[imap.UID]bool{}, bodies: map[imap.UID]bool{}}
-	for round := range 6 {
+	for round := 0; round < 6 || time.Now().Before(end); round++ {
 		told.run(t, dir, 20+rnd.IntN(400))
 		if t.Failed() {
 			t.Fatalf("in round %d", round)

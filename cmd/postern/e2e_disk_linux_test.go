@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"postern/backend/graphsim"
+	"postern/internal/faultrun"
 )
 
 // smallDisk puts a file system of so many megabytes below the state folder of a stopped server.
@@ -76,112 +80,151 @@ func TestE2EDiskFull(t *testing.T) {
 			r.smallDisk(t, size)
 			r.setQueue(t, tt.config)
 			r.start()
-			before := r.snapshot(t, sampleUser, "INBOX")
-			if err := r.sim.Inject(graphsim.Fault{Path: "/send(Mail)?$", Status: 503}); err != nil {
-				t.Fatal(err)
-			}
-			accepted := make(map[string]bool)
-			n, refusals := 0, 0
-			submit := func(bytes int) {
-				t.Helper()
-				id := fmt.Sprintf("<full.%d@e2e.example>", n)
-				user := r.users[n%len(r.users)]
-				n++
-				code, err := submitSized(r.addr["smtp/none"], user, id, bytes)
-				switch {
-				case err != nil:
-					t.Errorf("submit: %v", err)
-				case code/100 == 5:
-					t.Errorf("a full disk is said to be for good: %d", code)
-				case code != 0:
-					refusals++
+			rnd := rand.New(rand.NewPCG(faultrun.Seed(t, 1), 6))
+			f := &fullDisk{rig: r, t: t, rnd: rnd, toTheLast: tt.config == "min_free: 0", accepted: make(map[string]bool)}
+			end := time.Now().Add(faultrun.Length(t, 0))
+			for round := 0; round == 0 || time.Now().Before(end) && !t.Failed(); round++ {
+				if round > 0 {
+					r.remount(t, 0, r.used(t)+6) // it was made larger; now there is little room again
 				}
-				accepted[id] = err == nil && code == 0
-			}
-			for n < 30 && refusals < 2 {
-				submit(900_000)
-			}
-			for range 60 { // the last gaps, too
-				submit(30_000)
-				if tt.config == "min_free: 0" {
-					submit(3_000)
-				}
-			}
-			if refusals < 5 {
-				t.Fatalf("%d refusals: the disk was not full", refusals)
-			}
-
-			// Reading goes on. A message that is not kept yet cannot be, and the client is told why.
-			if after := r.snapshot(t, sampleUser, "INBOX"); len(after.messages) != len(before.messages) {
-				t.Errorf("%d messages with a full disk, %d before", len(after.messages), len(before.messages))
-			}
-			var dialogue bytes.Buffer
-			reader, err := imapclient.DialInsecure(r.addr["imap/none"], &imapclient.Options{DebugWriter: &dialogue})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := reader.Login(sampleUser, e2ePassword).Wait(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := reader.Select("INBOX", nil).Wait(); err != nil {
-				t.Errorf("select with a full disk: %v", err)
-			}
-			text, err := reader.Fetch(imap.SeqSetNum(1), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{{Peek: true}}}).Collect()
-			reader.Close()
-			if told := strings.Contains(dialogue.String(), "disk is full"); !told && (err != nil || len(text) != 1) {
-				t.Errorf("fetch of a message with a full disk: %v\n%s", err, dialogue.String())
-			}
-			c := r.imap(t, sampleUser)
-			if _, err := c.Select("INBOX", nil).Wait(); err != nil {
-				t.Fatal(err)
-			}
-			// A change is either refused or kept.
-			flagged := c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{"kept"}}, nil).Close() == nil
-			mime := "From: alice@contoso.example\r\nTo: bob@contoso.example\r\nSubject: appended\r\nMessage-ID: <full@e2e.example>\r\n\r\n" + strings.Repeat("kept\r\n", 1000)
-			appended := appendText(c, "Archive", mime) == nil
-			t.Logf("%d of %d accepted, %d refused; flag kept: %v, message appended: %v", len(accepted)-refusals, len(accepted), refusals, flagged, appended)
-
-			r.sim.ClearFaults()
-			r.remount(t, 0, 10*size)
-			r.sim.DeliverMessage(sampleUser, []byte("From: x@y.example\r\nTo: alice@contoso.example\r\nSubject: later\r\nMessage-ID: <later@e2e.example>\r\n\r\nlater\r\n"))
-			within(t, 30*time.Second, "mail is taken again", func() bool {
-				id := fmt.Sprintf("<full.%d@e2e.example>", n)
-				n++
-				code, err := submitSized(r.addr["smtp/none"], sampleOther, id, 1000)
-				accepted[id] = err == nil && code == 0
-				return accepted[id]
-			})
-			within(t, 30*time.Second, "new mail is seen", func() bool {
-				for _, id := range r.snapshot(t, sampleUser, "INBOX").messages {
-					if id == "later@e2e.example" {
-						return true
-					}
-				}
-				return false
-			})
-			r.drain(t)
-			r.onceEach(t, accepted)
-			if flagged {
-				within(t, 30*time.Second, "the flag is in Graph", func() bool {
-					for _, m := range r.sim.Messages(sampleUser, "inbox") {
-						if strings.Contains(strings.Join(m.Categories, " "), "kept") {
-							return true
-						}
-					}
-					return false
-				})
-			}
-			copies := 0
-			for _, m := range r.sim.Messages(sampleUser, "archive") {
-				if m.MessageID == "<full@e2e.example>" {
-					copies++
-				}
-			}
-			if want := map[bool]int{true: 1}[appended]; copies != want {
-				t.Errorf("%d copies of the appended message, want %d", copies, want)
+				f.round(round, size)
 			}
 			r.stop()
 		})
+	}
+}
+
+// fullDisk is a server whose disk fills up.
+type fullDisk struct {
+	*rig
+	t         *testing.T
+	rnd       *rand.Rand
+	toTheLast bool
+	accepted  map[string]bool
+	refusals  int
+}
+
+// submit reports whether a message of about so many bytes was taken.
+func (f *fullDisk) submit(bytes int) bool {
+	f.t.Helper()
+	n := len(f.accepted)
+	id := fmt.Sprintf("<full.%d@e2e.example>", n)
+	code, err := submitSized(f.addr["smtp/none"], f.users[n%len(f.users)], id, bytes)
+	switch {
+	case err != nil:
+		f.t.Errorf("submit: %v", err)
+	case code/100 == 5:
+		f.t.Errorf("a full disk is said to be for good: %d", code)
+	case code != 0:
+		f.refusals++
+	}
+	f.accepted[id] = err == nil && code == 0
+	return f.accepted[id]
+}
+
+func (f *fullDisk) allAccepted() (n int) {
+	for _, ok := range f.accepted {
+		if ok {
+			n++
+		}
+	}
+	return n
+}
+
+// used is how many megabytes of the small disk are taken.
+func (r *rig) used(t *testing.T) int {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Join(r.dir, "state"), &st); err != nil {
+		t.Fatal(err)
+	}
+	return int(int64(st.Blocks-st.Bfree)*st.Bsize>>20) + 1
+}
+
+// round fills the disk, looks what works, and makes room again.
+func (f *fullDisk) round(round, size int) {
+	r, t := f.rig, f.t
+	t.Helper()
+	before := r.snapshot(t, sampleUser, "INBOX")
+	if err := r.sim.Inject(graphsim.Fault{Path: "/send(Mail)?$", Status: 503}); err != nil {
+		t.Fatal(err)
+	}
+	f.refusals = 0
+	for i := 0; i < 40 && f.refusals < 2; i++ {
+		f.submit(500_000 + f.rnd.IntN(1_000_000))
+	}
+	for range 60 { // the last gaps, too
+		f.submit(20_000 + f.rnd.IntN(20_000))
+		if f.toTheLast {
+			f.submit(f.rnd.IntN(5_000))
+		}
+	}
+	if f.refusals < 5 {
+		t.Fatalf("%d refusals: the disk was not full", f.refusals)
+	}
+
+	// Reading goes on. A message that is not kept yet cannot be, and the client is told why.
+	if after := r.snapshot(t, sampleUser, "INBOX"); len(after.messages) != len(before.messages) {
+		t.Errorf("%d messages with a full disk, %d before", len(after.messages), len(before.messages))
+	}
+	var dialogue bytes.Buffer
+	reader, err := imapclient.DialInsecure(r.addr["imap/none"], &imapclient.Options{DebugWriter: &dialogue})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := reader.Login(sampleUser, e2ePassword).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := reader.Select("INBOX", nil).Wait(); err != nil {
+		t.Errorf("select with a full disk: %v", err)
+	}
+	text, err := reader.Fetch(imap.SeqSetNum(1), &imap.FetchOptions{BodySection: []*imap.FetchItemBodySection{{Peek: true}}}).Collect()
+	reader.Close()
+	if told := strings.Contains(dialogue.String(), "disk is full"); !told && (err != nil || len(text) != 1) {
+		t.Errorf("fetch of a message with a full disk: %v\n%s", err, dialogue.String())
+	}
+	c := r.imap(t, sampleUser)
+	if _, err := c.Select("INBOX", nil).Wait(); err != nil {
+		t.Fatal(err)
+	}
+	// A change is either refused or kept.
+	mark := fmt.Sprintf("kept%d", round)
+	flagged := c.Store(imap.SeqSetNum(1), &imap.StoreFlags{Op: imap.StoreFlagsAdd, Flags: []imap.Flag{imap.Flag(mark)}}, nil).Close() == nil
+	id := fmt.Sprintf("full.appended.%d@e2e.example", round)
+	mime := "From: alice@contoso.example\r\nTo: bob@contoso.example\r\nSubject: appended\r\nMessage-ID: <" + id + ">\r\n\r\n" + strings.Repeat("kept\r\n", 1000)
+	appended := appendText(c, "Archive", mime) == nil
+	t.Logf("%d of %d accepted, %d refused in this round; flag kept: %v, message appended: %v", f.allAccepted(), len(f.accepted), f.refusals, flagged, appended)
+
+	r.sim.ClearFaults()
+	r.remount(t, 0, 10*size)
+	later := fmt.Sprintf("later.%d@e2e.example", round)
+	r.sim.DeliverMessage(sampleUser, []byte("From: x@y.example\r\nTo: alice@contoso.example\r\nSubject: later\r\nMessage-ID: <"+later+">\r\n\r\nlater\r\n"))
+	within(t, 30*time.Second, "mail is taken again", func() bool {
+		return f.submit(1000)
+	})
+	within(t, 30*time.Second, "new mail is seen", func() bool {
+		return slices.Contains(slices.Collect(maps.Values(r.snapshot(t, sampleUser, "INBOX").messages)), later)
+	})
+	r.drain(t)
+	r.onceEach(t, f.accepted)
+	if flagged {
+		within(t, 30*time.Second, "the flag is in Graph", func() bool {
+			for _, m := range r.sim.Messages(sampleUser, "inbox") {
+				if strings.Contains(strings.Join(m.Categories, " "), mark) {
+					return true
+				}
+			}
+			return false
+		})
+	}
+	copies := 0
+	for _, m := range r.sim.Messages(sampleUser, "archive") {
+		if m.MessageID == "<"+id+">" {
+			copies++
+		}
+	}
+	if want := map[bool]int{true: 1}[appended]; copies != want {
+		t.Errorf("%d copies of the appended message, want %d", copies, want)
 	}
 }
 

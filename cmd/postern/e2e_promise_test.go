@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +16,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"postern/backend/graphsim"
+	"postern/internal/faultrun"
 )
 
 // promised is what a client was told of a message, or may think of it when the answer did not come.
@@ -320,29 +319,12 @@ func (w *witness) run(stop <-chan struct{}) {
 	}
 }
 
-// killRun is how long the run goes on, and its seed: POSTERN_KILL_RUN=300 makes one of five minutes, POSTERN_KILL_SEED another course.
-func killRun(t *testing.T) (time.Duration, uint64) {
-	seconds, seed := 6, uint64(1)
-	for name, set := range map[string]func(n int){"POSTERN_KILL_RUN": func(n int) { seconds = n }, "POSTERN_KILL_SEED": func(n int) { seed = uint64(n) }} {
-		text := os.Getenv(name)
-		if text == "" {
-			continue
-		}
-		n, err := strconv.Atoi(text)
-		if err != nil || n < 1 {
-			t.Fatalf("%s=%s is no number", name, text)
-		}
-		set(n)
-	}
-	return time.Duration(seconds) * time.Second, seed
-}
-
 // TestE2EKillPromises kills the server at any moment while mail programs append, mark, move, expunge and submit, with a Graph that is slow
 // and fails now and then. What a client was told stays true: UIDs, flags, where messages are and their bytes; mail that was accepted
 // leaves once, other mail at most once.
 func TestE2EKillPromises(t *testing.T) {
 	t.Parallel()
-	length, seed := killRun(t)
+	length, seed := faultrun.Length(t, 6*time.Second), faultrun.Seed(t, 1)
 	users := []string{"w1@contoso.example", "w2@contoso.example", "w3@contoso.example", "w4@contoso.example"}
 	r := newRig(t, func(sim *graphsim.Sim) {
 		for _, u := range users {

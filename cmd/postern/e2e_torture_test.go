@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/emersion/go-imap/v2/imapclient"
 
 	"postern/backend/graphsim"
+	"postern/internal/faultrun"
 )
 
 // torture is a mailbox that mail programs and another client, such as Outlook, change at the same time, while Graph
@@ -323,20 +323,12 @@ func (w *torture) view(mailbox string) ([]string, error) {
 	return out, err
 }
 
-// POSTERN_TORTURE_SEED asks for another course of events, and for more of it.
-//
 // However mail programs, another client, a failing Graph and kill -9 come together: when it is quiet again a mail program sees what
 // Graph has, and no UID has ever meant two messages.
 func TestE2ETorture(t *testing.T) {
 	t.Parallel()
 	const user = "torture@contoso.example"
-	seed, length := uint64(7), 12*time.Second
-	if text := os.Getenv("POSTERN_TORTURE_SEED"); text != "" {
-		if _, err := fmt.Sscan(text, &seed); err != nil {
-			t.Fatal(err)
-		}
-		length *= 3
-	}
+	seed, length := faultrun.Seed(t, 7), faultrun.Length(t, 12*time.Second)
 	w := &torture{t: t, user: user, uids: make(map[tortureUID]string), done: make(map[string]int)}
 	w.rig = newRig(t, func(sim *graphsim.Sim) {
 		sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: user})

@@ -11,39 +11,14 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"postern/backend/graphsim"
+	"postern/internal/faultrun"
 )
-
-// faultRun is the size of the run: POSTERN_FAULT_RUN=2000 makes the long one.
-func faultRun(t *testing.T) int {
-	if s := os.Getenv("POSTERN_FAULT_RUN"); s != "" {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			t.Fatalf("POSTERN_FAULT_RUN=%s is no number of messages", s)
-		}
-		return n
-	}
-	return 160
-}
-
-// faultSeed is that of the run: POSTERN_FAULT_SEED=7 makes another one.
-func faultSeed(t *testing.T) uint64 {
-	s := os.Getenv("POSTERN_FAULT_SEED")
-	if s == "" {
-		return 20260101
-	}
-	n, err := strconv.ParseUint(s, 10, 64)
-	if err != nil {
-		t.Fatalf("POSTERN_FAULT_SEED=%s is no number", s)
-	}
-	return n
-}
 
 // TestFaultRun submits messages by SMTP to the real program while one request of Graph in five goes wrong, in all the
 // ways known, and the program is killed every few seconds. Every message that was acknowledged must arrive
@@ -51,8 +26,8 @@ func faultSeed(t *testing.T) uint64 {
 func TestFaultRun(t *testing.T) {
 	t.Parallel()
 	program(t)
-	seed := faultSeed(t)
-	messages := faultRun(t)
+	seed := faultrun.Seed(t, 20260101)
+	messages := int(faultrun.Length(t, 16*time.Second) / (100 * time.Millisecond))
 	mailboxes := max(8, messages/50) // Exchange takes 30 a minute from each
 	sim := graphsim.New(graphsim.Options{SentItemsDelay: 300 * time.Millisecond, Latency: 5 * time.Millisecond,
 		// A server that was killed knows nothing of its pace; Exchange would then deliver some later, after we have counted.
