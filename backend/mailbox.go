@@ -25,6 +25,7 @@ type Mailbox struct {
 	notify   chan struct{}
 	seen     uint64 // guarded by view.mu: up to here Changes was asked
 	close    func()
+	ahead    readAhead
 }
 
 // Open opens a mailbox for one session. Until Close it is kept up to date quickly.
@@ -41,6 +42,7 @@ func (a *Account) Open(ctx context.Context, name string, readOnly bool) (*Mailbo
 	a.syncer.Opened(row.ID)
 	id := row.ID // the row holds links that nobody needs as long as the mailbox is open
 	m.close = sync.OnceFunc(func() {
+		m.ahead.stop()
 		a.syncer.Closed(id)
 		m.view.leave(m)
 	})

@@ -264,6 +264,9 @@ func (f *fetcher) keptHeaders() error {
 
 // bodies writes the responses of rows that need the bytes of their messages.
 func (f *fetcher) bodies() error {
+	if len(f.rows) == 1 {
+		f.s.view.mbox.ReadOn(f.s.ctx, f.rows[0].msg.UID)
+	}
 	q := newBodyQueue(f.s, f.rows)
 	defer q.close()
 	for i := range f.rows {
