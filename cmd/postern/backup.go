@@ -77,15 +77,10 @@ func (s *stateFlags) find(cmd *cobra.Command) (dir, drop string, err error) {
 		dir, err = filepath.Abs(s.dir)
 		return dir, "", err
 	}
-	path, err := configPath(cmd, nil)
+	c, err := configOf(cmd)
 	if err != nil {
 		return "", "", err
 	}
-	c, err := readConfig(path, os.LookupEnv)
-	if c == nil {
-		return "", "", err
-	}
-	// Faults elsewhere in the file are no hindrance.
 	if dir, err = filepath.Abs(c.folder()); err != nil {
 		return "", "", err
 	}

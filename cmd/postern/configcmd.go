@@ -102,6 +102,20 @@ func configPath(cmd *cobra.Command, args []string) (string, error) {
 	return path, nil
 }
 
+// configOf reads the configuration the command line names, for commands that need only some of it: faults elsewhere in the
+// file do not keep anybody from looking at the queue, or from asking whether the server lives.
+func configOf(cmd *cobra.Command) (*configFile, error) {
+	path, err := configPath(cmd, nil)
+	if err != nil {
+		return nil, err
+	}
+	c, err := readConfig(path, os.LookupEnv)
+	if c == nil {
+		return nil, err
+	}
+	return c, nil
+}
+
 // usualConfig returns the configuration in dir, where setup puts it, or else the machine's; "" if there is neither. One
 // in dir that somebody else could have put there is left alone.
 func usualConfig(dir string) string {

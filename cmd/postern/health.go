@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"time"
 
@@ -25,15 +24,10 @@ is good and 1 if not. It is for the health checks of containers and monitoring, 
 		Example: "  postern health --config /etc/postern/postern.yaml --ready",
 		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := configPath(cmd, nil)
+			c, err := configOf(cmd)
 			if err != nil {
 				return err
 			}
-			c, err := readConfig(path, os.LookupEnv)
-			if c == nil {
-				return err
-			}
-			// Other faults of the file are no matter of the server that runs.
 			url, err := c.statusURL()
 			if err != nil {
 				return err

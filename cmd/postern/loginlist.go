@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -286,12 +285,8 @@ func loginUnlockCommand() *cobra.Command {
 			if all == (len(args) == 1) {
 				return fmt.Errorf("name a user or an address, or write --all")
 			}
-			path, err := configPath(cmd, nil)
+			c, err := configOf(cmd)
 			if err != nil {
-				return err
-			}
-			c, err := readConfig(path, os.LookupEnv)
-			if c == nil {
 				return err
 			}
 			if err := backend.RequestUnlock(c.folder(), strings.Join(args, "")); err != nil {

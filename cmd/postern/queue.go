@@ -98,15 +98,11 @@ func (q *queueFlags) dir(cmd *cobra.Command) (string, error) {
 	if q.state != "" {
 		return q.state, nil
 	}
-	path, err := configPath(cmd, nil)
+	c, err := configOf(cmd)
 	if err != nil {
 		return "", err
 	}
-	c, err := readConfig(path, os.LookupEnv)
-	if c == nil {
-		return "", err
-	}
-	return c.State, nil // faults elsewhere in the file do not hide the queue
+	return c.folder(), nil
 }
 
 func queueListCommand() *cobra.Command {

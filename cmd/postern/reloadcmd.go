@@ -24,13 +24,9 @@ Nobody is disconnected who may still be there. With a fault in it nothing change
 		Example: "  postern reload -c /etc/postern/postern.yaml",
 		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := configPath(cmd, nil)
-			if err != nil {
-				return err
-			}
 			// The server's environment need not be ours, so that only it can say whether all variables are set.
-			c, err := readConfig(path, os.LookupEnv)
-			if c == nil {
+			c, err := configOf(cmd)
+			if err != nil {
 				return err
 			}
 			if _, err := os.Stat(c.folder()); err != nil {
