@@ -183,59 +183,69 @@ func TestManyChanges(t *testing.T) {
 // TestDraftsKeepTheirUIDs changes flags of drafts while rounds of changes are read. Rows that tell of Postern's own
 // changes come late and out of step; none is an edit.
 func TestDraftsKeepTheirUIDs(t *testing.T) {
-	_, url := newSim(t, graphsim.Options{})
-	b, _ := start(t, testConfig(t, url, t.TempDir()))
-	a := accountOf(t, b, alice)
-	m := open(t, a, "Drafts")
-	const n = 30
-	for i := range n {
-		if _, err := appendMail(t, a, "Drafts", mail(i), time.Time{}, imap.FlagDraft); err != nil {
+	virtualSim(t, graphsim.Options{Latency: 7 * time.Millisecond}, time.Second, func(t *testing.T, sim *graphsim.Sim, b *Backend, a *Account) {
+		m, err := a.Open(t.Context(), "Drafts", false)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want := m.UIDs()
-	if len(want) != n {
-		t.Fatalf("%d messages", len(want))
-	}
-	stop := make(chan struct{})
-	var reading sync.WaitGroup
-	for range 2 {
-		reading.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				case <-time.After(20 * time.Millisecond): // else the rounds use up the budget, and pushes wait
-				}
-				if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
-					t.Error(err)
-					return
-				}
-				time.Sleep(2 * time.Millisecond) // or the mailbox's 10,000 calls are used up
+		defer m.Close()
+		const n = 30
+		for i := range n {
+			if _, err := appendMail(t, a, "Drafts", mail(i), time.Time{}, imap.FlagDraft); err != nil {
+				t.Fatal(err)
 			}
-		})
-	}
-	for i := range 25 {
-		op := StoreAdd
-		if i%2 == 1 {
-			op = StoreRemove
 		}
-		if _, err := m.Store(t.Context(), want, op, []imap.Flag{imap.FlagFlagged, "$Label1"}, 0); err != nil {
-			t.Fatal(err)
+		want := m.UIDs()
+		if len(want) != n {
+			t.Fatalf("%d messages", len(want))
 		}
-		eventually(t, nil, "pushed", func() bool {
-			pending, err := b.store.Pending(t.Context(), a.id, 1)
-			return err == nil && len(pending) == 0
-		})
-	}
-	close(stop)
-	reading.Wait()
-	for range 3 {
-		if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
-			t.Fatal(err)
+		stop := make(chan struct{})
+		var reading sync.WaitGroup
+		for i := range 2 {
+			reading.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(time.Duration(150+37*i) * time.Millisecond): // so that rounds and pushes meet in every way
+					}
+					if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
 		}
-	}
-	if got := m.UIDs(); !slices.Equal(got, want) {
-		t.Errorf("UIDs = %v, want %v", got, want)
-	}
+		for i := range 25 {
+			op := StoreAdd
+			if i%2 == 1 {
+				op = StoreRemove
+			}
+			if _, err := m.Store(t.Context(), want, op, []imap.Flag{imap.FlagFlagged, "$Label1"}, 0); err != nil {
+				t.Fatal(err)
+			}
+			for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+				if pending, err := b.store.Pending(t.Context(), a.id, 1); err == nil && len(pending) == 0 {
+					break
+				} else if time.Since(began) > 10*time.Minute {
+					t.Fatalf("not pushed: %v", err)
+				}
+			}
+		}
+		close(stop)
+		reading.Wait()
+		for range 3 {
+			if err := a.syncer.RefreshNow(t.Context(), m.view.id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.UIDs(); !slices.Equal(got, want) {
+			t.Errorf("UIDs = %v, want %v", got, want)
+		}
+		for _, msg := range sim.Messages(alice, "drafts") {
+			if !msg.Flagged || !slices.Contains(msg.Categories, "$Label1") {
+				t.Errorf("Graph has %+v", msg)
+			}
+		}
+	})
 }

@@ -246,6 +246,8 @@ func said(command string, untagged [][]byte, tagged string) (list []string) {
 		case strings.HasPrefix(s, "* FLAGS "), strings.HasPrefix(s, "* OK [PERMANENTFLAGS "), strings.HasPrefix(s, "* OK [MAILBOXID "),
 			strings.HasPrefix(s, "* OK [HIGHESTMODSEQ "), strings.HasPrefix(s, "* OK [NOMODSEQ"):
 			continue
+		case strings.HasPrefix(s, "* LIST ") && strings.Contains(strings.ToUpper(s), "TRASH/"):
+			continue // Exchange keeps removed folders there, and they show when the tree has been looked at next
 		case m != nil:
 			var items []string
 			for _, item := range fetchedItem.FindAllStringSubmatch(m[2], -1) {
