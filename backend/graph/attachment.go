@@ -102,7 +102,15 @@ func (c *Client) postFile(ctx context.Context, attachments string, a NewAttachme
 	var answer struct {
 		ID string `json:"id"`
 	}
-	err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(attachments), body: body, repeat: repeatRefused, changes: true}, into(&answer))
+	err = c.do(ctx, call{op: op, kind: "attachment", method: http.MethodPost, url: c.address(attachments), body: body, repeat: repeatRefused, changes: true}, func(resp *http.Response) error {
+		if err := readJSON(resp, &answer); err != nil {
+			return err
+		}
+		if answer.ID == "" {
+			return errors.New("answer holds no attachment")
+		}
+		return nil
+	})
 	return answer.ID, err
 }
 
@@ -125,7 +133,10 @@ func (c *Client) uploadFile(ctx context.Context, attachments string, a NewAttach
 		}
 		s := &session{c: c, url: answer.UploadURL, size: a.Size, open: open}
 		if err := s.check(); err != nil {
-			return "", fmt.Errorf("%s: %w", opUpload, err)
+			if try < maxSessions {
+				continue
+			}
+			return "", &transportError{opUpload, err}
 		}
 		if id, err = s.run(ctx); err == nil {
 			return id, nil
@@ -139,9 +150,20 @@ func (c *Client) uploadFile(ctx context.Context, attachments string, a NewAttach
 
 // sessionState is what a session's answers say; keys match in any case, as they come in two.
 type sessionState struct {
-	UploadURL          string   `json:"uploadUrl"`
-	NextExpectedRanges []string `json:"nextExpectedRanges"`
+	ID                 string    `json:"id"` // of the attachment, from who answers the last piece with it
+	UploadURL          string    `json:"uploadUrl"`
+	NextExpectedRanges *[]string `json:"nextExpectedRanges"`
 }
+
+func (s *sessionState) ranges() []string {
+	if s.NextExpectedRanges == nil {
+		return nil
+	}
+	return *s.NextExpectedRanges
+}
+
+// errNoWord is the end of a last piece whose answer says neither that the attachment is there nor what is missing.
+var errNoWord = errors.New("answer does not say that the attachment is complete")
 
 // session uploads one file. Its address carries its own permission and must get neither our token nor into a log.
 type session struct {
@@ -265,10 +287,15 @@ func (s *session) put(ctx context.Context, offset, n int64) (next int64, done bo
 		if err := readJSON(resp, &state); err != nil && !last {
 			return err
 		}
-		if at, ok := nextOffset(state.NextExpectedRanges); ok {
+		at, ok := nextOffset(state.ranges())
+		switch {
+		case ok:
 			next = at
-		} else if last {
-			done = true
+		case !last:
+		case state.ID != "" || state.NextExpectedRanges != nil:
+			done, id = true, state.ID
+		default:
+			return errNoWord // 201 is what says so
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -277,6 +278,10 @@ func (c *Client) exchange(ctx context.Context, r call, tok *oauth2.Token, client
 		e := &Error{Op: r.op, Status: resp.StatusCode, RequestID: requestID, ClientRequestID: clientID,
 			Message: fmt.Sprintf("%d was to be expected", r.status)}
 		return resp.StatusCode, requestID, r.unclear(e)
+	}
+	if t, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); t == "text/html" {
+		// A gateway's page, where Graph would have answered otherwise.
+		return resp.StatusCode, requestID, r.unclear(&transportError{r.op, errors.New("answer is a web page")})
 	}
 	if handle != nil {
 		if err := handle(resp); err != nil {

@@ -294,6 +294,21 @@ func TestUploadSession(t *testing.T) {
 			}
 			return false
 		}, unclear: true},
+		{name: "last piece answered without a word", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if r.Method == http.MethodPut && len(s.got)+len(body) == s.total && n < 4 {
+				reply(w, 200, `{}`) // and not taken
+				return true
+			}
+			return false
+		}, ok: true},
+		{name: "last piece answered by a page", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
+			if r.Method == http.MethodPut && len(s.got)+len(body) == s.total && n < 4 {
+				w.Header().Set("Content-Type", "text/html")
+				io.WriteString(w, "<p>Sign in to the network")
+				return true
+			}
+			return false
+		}, ok: true},
 		{name: "refused", hook: func(s *sessions, n int, w http.ResponseWriter, r *http.Request, body string) bool {
 			if r.Method == http.MethodPut {
 				refuse(w, 403, "ErrorAccessDenied")
@@ -473,4 +488,19 @@ func TestSendPace(t *testing.T) {
 			}
 		}
 	})
+}
+
+// An attachment counts as added when the answer names it.
+func TestAttachmentNotNamed(t *testing.T) {
+	for _, body := range []string{`{}`, ``, `null`, `<p>Sign in to the network`} {
+		bubble(t, func(t *testing.T) {
+			c, _, _ := bubbled(func(_ int, w http.ResponseWriter, r *http.Request, _ string) { reply(w, 200, body) })
+			_, err := c.UploadAttachment(t.Context(), "m", NewAttachment{Name: "f", Size: 3}, func(int64) (io.ReadCloser, error) {
+				return io.NopCloser(strings.NewReader("abc")), nil
+			})
+			if !Unclear(err) || !IsTemporary(err) {
+				t.Errorf("answer %q: %v", body, err)
+			}
+		})
+	}
 }
