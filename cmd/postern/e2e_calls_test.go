@@ -113,7 +113,7 @@ func TestE2EGraphCalls(t *testing.T) {
 	const ahead = 200 // messages of an open folder whose text is read when there is nothing else to do
 	r := newRig(t, func(sim *graphsim.Sim) {
 		sim.AddUser(sampleTenant, graphsim.UserSpec{UPN: user})
-		sim.AddSynthetic(user, "inbox", many, graphsim.Synthetic{Seed: 9})
+		sim.AddSynthetic(user, "inbox", many, graphsim.Synthetic{Seed: 9, FlaggedEvery: -1})
 		sim.AddFolder(user, "", "Target")
 		sim.AddFolder(user, "", "Copies")
 	})
