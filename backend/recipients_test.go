@@ -45,6 +45,12 @@ func TestAddressHeader(t *testing.T) {
 			"To: a@exämple.example\n"},
 		{"two To fields", "To: a@x.example\nTo: b@y.example\n", "a@x.example",
 			"To: a@x.example\nX-Original-To: b@y.example\n"},
+		{"a route without its end swallows nobody", "Bcc: (comment, b@y.example) , <@r:c@z.example\n", "b@y.example c@z.example",
+			"Bcc: <c@z.example>, b@y.example\n"},
+		{"a quote without its end swallows nobody", "Bcc: \"C <c@z.example>\nBcc: \"B\" <b@y.example>\n", "b@y.example c@z.example",
+			"Bcc: <c@z.example>, \"B\" <b@y.example>\n"},
+		{"what needs no mending stays", "To: \"Ann, (x\" <a@x.example>, =?utf-8?q?B=2C?= <b@y.example> (c), G: c@z.example;\n", "a@x.example b@y.example c@z.example",
+			"To: \"Ann, (x\" <a@x.example>, =?utf-8?q?B=2C?= <b@y.example> (c), G: c@z.example;\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var rcpts []string

@@ -432,9 +432,10 @@ func unescape(s string) string {
 }
 
 // FilterAddressField returns an address field without the addresses for which keep returns false, the others
-// as they were written and in their order, and whether anything was taken out. keep gets what
+// as they were written and in their order, and whether anything is different. keep gets what
 // Address.Addr returns, "" for an entry without an address. A group that loses all its members goes; the result
-// is "" if nothing remains.
+// is "" if nothing remains. What would mean something else in front of other entries, such as "<a@b" without its end, is
+// written as it should have been, and left out where that cannot be.
 func FilterAddressField(value string, keep func(addr string) bool) (string, bool) {
 	var out []string // entries and whole groups
 	changed := false
@@ -444,6 +445,13 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 	p := addressParser{src: value}
 	for e, ok := p.next(); ok; e, ok = p.next() {
 		text := strings.TrimSpace(unfold([]byte(value[e.start:e.end])))
+		addr := e.Addr()
+		if e.kind != groupEnd && !e.standsAlone(text) {
+			changed = true
+			if text = e.rewritten(); !e.standsAlone(text) {
+				text, addr = "", "" // not even so
+			}
+		}
 		switch e.kind {
 		case groupStart:
 			inGroup, lost, group, groupName = true, false, nil, text
@@ -453,7 +461,7 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 			}
 			inGroup = false
 		default:
-			if !keep(e.Addr()) {
+			if !keep(addr) || text == "" {
 				changed, lost = true, true
 				continue
 			}
@@ -468,4 +476,37 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 		return value, false
 	}
 	return strings.Join(out, ", "), true
+}
+
+// followers are what may stand behind an entry: whatever is open in it would be closed by one of them.
+var followers = [...]string{"<b@y>", `"" <b@y>`, ") <b@y>", "] <b@y>", "?= <b@y>", "> <b@y>"}
+
+// standsAlone reports whether text, by which e was written, says the same wherever it stands.
+func (e *entry) standsAlone(text string) bool {
+	if e.kind == plainEntry && !strings.ContainsAny(text, "\"\\()<>[]=:;,") {
+		return true // nothing in it could be open
+	}
+	want := []Address{e.Address, {Mailbox: "b", Host: "y"}}
+	separator := ", "
+	if e.kind == groupStart {
+		separator = " "
+	}
+	for _, f := range followers {
+		p := addressParser{src: text + separator + f}
+		for i := range want {
+			got, ok := p.next()
+			if !ok || got.Mailbox != want[i].Mailbox || got.Host != want[i].Host {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// rewritten is an entry in a form that nobody misunderstands, without its name.
+func (e *entry) rewritten() string {
+	if e.kind == groupStart {
+		return quote(e.Mailbox) + ":"
+	}
+	return "<" + e.Addr() + ">"
 }
