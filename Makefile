@@ -5,7 +5,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOVULNCHECK ?= golang.org/x/vuln/cmd/govulncheck@v1.9.0
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 
-.PHONY: build check fmt vet staticcheck vuln test race e2e bench fuzz demo docs dist package-test clean
+.PHONY: build check fmt vet staticcheck vuln test race e2e bench fuzz corpus demo docs dist package-test clean
 
 build:
 	$(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o postern ./cmd/postern
@@ -65,6 +65,10 @@ FUZZTIME    ?= 1m
 fuzz:
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
 		echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x -parallel 1 $$p || exit 1; done; done
+
+# Keeps what fuzzing on this machine has found interesting, in testdata/corpus of each package.
+corpus:
+	$(GO) run ./internal/fuzzcorpus/pack
 
 demo:
 	$(GO) run ./cmd/postern demo

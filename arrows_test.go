@@ -14,16 +14,17 @@ import (
 
 // parts are the packages below backend, and what each may import of ours.
 var parts = map[string][]string{
-	"backend/message":   {},
-	"backend/token":     {},
-	"backend/graph":     {},
-	"backend/graphsim":  {},
-	"backend/store":     {},
-	"backend/outbox":    {"backend/store", "backend/message"}, // sends through an interface of its own
-	"backend/backup":    {"backend/store", "backend/outbox"},  // commands use it, beside the backend
-	"backend/syncer":    {"backend/graph", "backend/store", "backend/message"},
-	"imapd/wire":        {},
-	"internal/faultrun": {}, // for tests
+	"backend/message":     {},
+	"backend/token":       {},
+	"backend/graph":       {},
+	"backend/graphsim":    {},
+	"backend/store":       {},
+	"backend/outbox":      {"backend/store", "backend/message"}, // sends through an interface of its own
+	"backend/backup":      {"backend/store", "backend/outbox"},  // commands use it, beside the backend
+	"backend/syncer":      {"backend/graph", "backend/store", "backend/message"},
+	"imapd/wire":          {},
+	"internal/faultrun":   {}, // for tests
+	"internal/fuzzcorpus": {}, // for tests
 }
 
 // mayImport lists what the packages above may import of ours, besides packages inside their own folder.

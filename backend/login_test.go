@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // cheapHash is a hash that costs little, for tests that check many passwords.
@@ -313,6 +315,7 @@ func TestParseHash(t *testing.T) {
 func FuzzParseHash(f *testing.F) {
 	f.Add("$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc")
 	f.Add("$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAA")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		h, err := parseHash(s)
 		if err != nil {

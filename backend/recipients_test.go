@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"postern/backend/message"
+	"postern/internal/fuzzcorpus"
 )
 
 func TestAddressHeader(t *testing.T) {
@@ -111,6 +112,7 @@ func FuzzAddressHeader(f *testing.F) {
 	f.Add("To: a@x.example, b@y.example\r\nSubject: x\r\n", "a@x.example")
 	f.Add("To: \"a@x.example\" <b@y.example>;\r\nCc: g: c@z;\r\n", "b@y.example,d@w.example")
 	f.Add("Bcc: a@x\r\n (comment, b@y) , <@r:c@z>\r\nTo: =?utf-8?q?a=2Cb?= <d@w>\r\n", "c@z,b@y")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, header, list string) {
 		want := map[string]bool{}
 		var rcpts []string

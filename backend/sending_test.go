@@ -17,6 +17,7 @@ import (
 	"postern/backend/outbox"
 	"postern/backend/store"
 	"postern/backend/syncer"
+	"postern/internal/fuzzcorpus"
 )
 
 // Aliases come from the directory where the app may read it, else from the configuration alone.
@@ -388,6 +389,7 @@ func FuzzDropEnvelope(f *testing.F) {
 	f.Add(`{"recipients":[{"address":"b@x, evil@y"}]}` + "\n")
 	f.Add("{}\n")
 	f.Add(`{"from":"a\r\nRCPT TO:<x@y>@x.example","recipients":[{"address":"\u0000@y"}]}` + "\n")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, text string) {
 		env, err := readDropEnvelope(bufio.NewReader(strings.NewReader(text)), alice)
 		if err != nil {

@@ -21,6 +21,7 @@ import (
 	"postern/backend"
 	"postern/backend/message"
 	"postern/imapd/wire"
+	"postern/internal/fuzzcorpus"
 )
 
 var updateGolden = flag.Bool("update", false, "rewrite golden files")
@@ -351,6 +352,7 @@ func FuzzParseFetch(f *testing.F) {
 		f.Add(s)
 	}
 	msg := []byte("From: a@a.example\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA\r\n--b--\r\n")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		d := wire.NewDecoder(strings.NewReader("a x"+s+"\r\n"), wire.DefaultLimits, nil, func() error { return nil })
 		if _, _, err := d.ReadCommand(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"postern/backend/graphsim"
+	"postern/internal/fuzzcorpus"
 )
 
 var answerLine = regexp.MustCompile(`^(\* |\+ |[^ *+]+ (OK|NO|BAD)\b)`)
@@ -58,6 +59,7 @@ func FuzzCommands(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { l.Close() })
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, input string) {
 		if strings.Count(input, "\n") > 60 {
 			return // long conversations are slow, and no more than several short ones

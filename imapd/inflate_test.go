@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // samples are texts of all kinds.
@@ -160,6 +162,7 @@ func FuzzInflate(f *testing.F) {
 		w.Close()
 		f.Add(packed.Bytes())
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, packed []byte) {
 		const limit = 1 << 20
 		want, wantErr := io.ReadAll(io.LimitReader(flate.NewReader(bytes.NewReader(packed)), limit))

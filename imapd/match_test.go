@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func TestMatch(t *testing.T) {
@@ -69,6 +71,7 @@ func TestMatchTime(t *testing.T) {
 func FuzzMatch(f *testing.F) {
 	f.Add("a*%b", "a/xb")
 	f.Add("inb*x", "INBOX")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, p, name string) {
 		if len(p) > 12 || len(name) > 12 || strings.ContainsAny(strings.ToLower(p+name), "inbox") {
 			return

@@ -6,6 +6,7 @@ import (
 	"unicode/utf8"
 
 	"postern/backend/graphsim"
+	"postern/internal/fuzzcorpus"
 )
 
 func TestPreviewText(t *testing.T) {
@@ -41,6 +42,7 @@ func FuzzPreviewText(f *testing.F) {
 	for _, b := range files {
 		f.Add(b)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := previewText(newContent(t, b))
 		if err != nil {

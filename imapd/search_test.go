@@ -13,6 +13,7 @@ import (
 
 	"postern/backend"
 	"postern/imapd/wire"
+	"postern/internal/fuzzcorpus"
 )
 
 // show writes a key for comparing.
@@ -370,6 +371,7 @@ func FuzzParseSearch(f *testing.F) {
 	}
 	header := &searchHeaders{raw: []byte("From: a@a.example\r\n\r\n")}
 	body := newContent(f, []byte("From: a@a.example\r\nContent-Type: text/html\r\n\r\n<p>text &amp; more\r\n"))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		d := wire.NewDecoder(strings.NewReader("a x"+s+"\r\n"), wire.DefaultLimits, nil, func() error { return nil })
 		if _, _, err := d.ReadCommand(); err != nil {

@@ -28,6 +28,7 @@ import (
 
 	"postern/backend"
 	"postern/imapd/wire"
+	"postern/internal/fuzzcorpus"
 )
 
 // logBuffer collects a log.
@@ -711,6 +712,7 @@ func FuzzSession(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { l.Close() })
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		upper := strings.ToUpper(s)
 		for _, slow := range []string{"XPANIC", "XWAIT", "XSLEEP", "PLAIN", "LOGIN"} {

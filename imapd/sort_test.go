@@ -8,6 +8,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"postern/imapd/wire"
+	"postern/internal/fuzzcorpus"
 )
 
 func TestFoldSort(t *testing.T) {
@@ -141,6 +142,7 @@ func FuzzParseSort(f *testing.F) {
 	for _, s := range []string{" (REVERSE DATE SUBJECT) UTF-8 ALL", " RETURN (MIN SAVE) (DISPLAYFROM) US-ASCII $", " () x"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		d := wire.NewDecoder(strings.NewReader("a x"+s+"\r\n"), wire.DefaultLimits, nil, func() error { return nil })
 		if _, _, err := d.ReadCommand(); err != nil {

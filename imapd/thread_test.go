@@ -12,6 +12,7 @@ import (
 	"github.com/emersion/go-imap/v2"
 
 	"postern/imapd/wire"
+	"postern/internal/fuzzcorpus"
 )
 
 // threadMessages makes messages numbered from 1 out of lines "date id: ref ref; subject".
@@ -256,6 +257,7 @@ func TestMessageIDs(t *testing.T) {
 func FuzzHeaderKeys(f *testing.F) {
 	f.Add([]byte("From: =?utf-8?q?=C3=A4?= <a@b>\r\nTo: g: a@b;\r\nSubject: Re: [x] (fwd)\r\nReferences: <a@b> <\"c\"@d>\r\nMessage-ID: <x@y>\r\nDate: 1 Jan 2020\r\n\r\n"))
 	f.Add([]byte("In-Reply-To: <<a@b> \"\r\n"))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, header []byte) {
 		k := newHeaderKeys(header)
 		if len(k.refs) > maxRefs || k.size() < 0 {

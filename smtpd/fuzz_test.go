@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // FuzzLogin feeds the mechanisms what clients may send: no panic, no error that
@@ -22,6 +24,7 @@ func FuzzLogin(f *testing.F) {
 	f.Add("LOGIN", []byte(""), []byte("alice"), false)
 	f.Add("PLAIN", []byte("\x00alice\x00secret"), []byte(""), true)
 	f.Add("PLAIN", []byte("a\x00b\x00c\x00d"), []byte("x"), false)
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, mech string, first, second []byte, initial bool) {
 		var name, password string
 		m := newMechanism(mech, func(u, p string) error {
@@ -78,6 +81,7 @@ func FuzzDialogue(f *testing.F) {
 		f.Add([]byte(b.String()), false)
 		f.Add([]byte(b.String()), true)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, input []byte, starttls bool) {
 		svc := &fakeService{}
 		opts := Options{AllowPlainAuth: true, MaxMessage: 1 << 16}

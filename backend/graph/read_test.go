@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func TestListOptions(t *testing.T) {
@@ -272,6 +274,7 @@ func FuzzPropertyID(f *testing.F) {
 	f.Add("Integer 0x0E08")
 	f.Add("String {00020386-0000-0000-C000-000000000046} Name X")
 	f.Add("integer {00062008-0000-0000-c000-000000000046} id 0x8570")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		id, err := ParsePropertyID(s)
 		if err != nil {
@@ -287,6 +290,7 @@ func FuzzDeltaPage(f *testing.F) {
 	f.Add(`{"value":[{"id":"a","@removed":{"reason":"deleted"}}],"@odata.deltaLink":"http://graph.test/d"}`)
 	f.Add(`{"value":[{"id":"a","singleValueExtendedProperties":[{"id":"Integer 0xe08","value":"1"}],"flag":null}],"@odata.nextLink":"x"}`)
 	f.Add(`{"value":[1,null,{}]}`)
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, body string) {
 		c, _, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, _ string) {
 			if n > 0 {
@@ -382,6 +386,7 @@ func TestErrorKinds(t *testing.T) {
 func FuzzErrorBody(f *testing.F) {
 	f.Add(404, []byte(`{"error":{"code":"x","message":"y","innerError":{"request-id":"r"}}}`))
 	f.Add(400, []byte(`{"error":{"innerError":[]}}`))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, status int, body []byte) {
 		e := newError("op", status, http.Header{}, body)
 		if e.Status != status || len(e.Error()) > 1000 || strings.ContainsAny(e.Error(), "\r\n") {
@@ -565,6 +570,7 @@ func FuzzLink(f *testing.F) {
 		f.Add(s)
 	}
 	c, _, _ := bubbled(func(n int, w http.ResponseWriter, r *http.Request, _ string) {})
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		link, err := c.link(s)
 		if err != nil {

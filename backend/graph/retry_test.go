@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // ops are calls of each kind of repeatability.
@@ -316,6 +318,7 @@ func FuzzRetryAfter(f *testing.F) {
 		f.Add(s)
 	}
 	now := time.Date(2006, 1, 2, 15, 4, 0, 0, time.UTC)
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		if d := parseRetryAfter(s, now); d < 0 || d > maxRetryAfter {
 			t.Errorf("parseRetryAfter(%q) = %v", s, d)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func encoded(b []byte) string { return base64.StdEncoding.EncodeToString(b) }
@@ -466,6 +468,7 @@ func TestRanges(t *testing.T) {
 
 func FuzzRanges(f *testing.F) {
 	f.Add("0-", "5")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, a, b string) {
 		if n, ok := nextOffset([]string{a, b}); n < 0 || !ok && n != 0 {
 			t.Errorf("nextOffset(%q, %q) = %d, %v", a, b, n, ok)

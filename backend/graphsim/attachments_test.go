@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // put sends a chunk without Authorization.
@@ -249,6 +251,7 @@ func FuzzMIME(f *testing.F) {
 	f.Add([]byte("Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\nx\r\n--a--"))
 	f.Add([]byte("From: a@b\r\nContent-Type: text/plain; charset=utf-16\r\nContent-Transfer-Encoding: base64\r\n\r\nAAA"))
 	f.Add([]byte(signedBody))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		m := messageFromMIME(raw, 1)
 		m.folder = sampleMessage.folder
@@ -262,6 +265,7 @@ func FuzzMIME(f *testing.F) {
 func FuzzFilter(f *testing.F) {
 	f.Add("isRead eq true and (subject eq 'a''b' or not startswith(subject,'x'))")
 	f.Add("singleValueExtendedProperties/Any(ep: ep/id eq 'Integer 0x1081' and cast(ep/value, Edm.Int32) eq 102)")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		if e, err := parseFilter(s); err == nil {
 			_, _ = e.eval(sampleMessage)

@@ -479,19 +479,20 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 }
 
 // followers are what may stand behind an entry: whatever is open in it would be closed by one of them.
-var followers = [...]string{"<b@y>", `"" <b@y>`, ") <b@y>", "] <b@y>", "?= <b@y>", "> <b@y>"}
+var followers = []string{"<b@y>", `"" <b@y>`, "] <b@y>", "?= <b@y>", "> <b@y>"}
 
 // standsAlone reports whether text, by which e was written, says the same wherever it stands.
 func (e *entry) standsAlone(text string) bool {
 	if e.kind == plainEntry && !strings.ContainsAny(text, "\"\\()<>[]=:;,") {
 		return true // nothing in it could be open
 	}
-	want := []Address{e.Address, {Mailbox: "b", Host: "y"}}
-	separator := ", "
+	want := []Address{e.Address, {Mailbox: "c", Host: "z"}, {Mailbox: "b", Host: "y"}}
+	separator := ", c@z, "
 	if e.kind == groupStart {
-		separator = " "
+		separator = " c@z, "
 	}
-	for _, f := range followers {
+	closing := strings.Repeat(")", strings.Count(text, "(")) + " <b@y>"
+	for _, f := range append(followers[:len(followers):len(followers)], closing) {
 		p := addressParser{src: text + separator + f}
 		for i := range want {
 			got, ok := p.next()

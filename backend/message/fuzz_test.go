@@ -8,12 +8,15 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func FuzzParse(f *testing.F) {
 	for _, b := range mimeFiles(f) {
 		f.Add(b)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		ix := parse(t, b)
 		checkIndex(t, b, ix)
@@ -36,6 +39,7 @@ func FuzzFields(f *testing.F) {
 	for _, b := range mimeFiles(f) {
 		f.Add(b)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		last := 0
 		for _, fd := range Fields(b) {
@@ -56,6 +60,7 @@ func FuzzParseAddressList(f *testing.F) {
 	for _, s := range []string{`"A" <a@a.example>, b@b.example`, "G: a@a;, (c) <@r:b@b>", `"x <a@a`, "=?utf-8?q?a,b?= <a@a>", "a@[1"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		depth := 0
 		for _, a := range ParseAddressList(s) {
@@ -82,6 +87,7 @@ func FuzzFilterAddressField(f *testing.F) {
 	for _, s := range []string{`"A" <a@a.example>, b@b.example`, "G: a@a;, (c) <@r:b@b>", `"x <a@a`, "=?utf-8?q?a,b?= <a@a>"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		all := func(string) bool { return true }
 		out, changed := FilterAddressField(s, all)
@@ -118,6 +124,7 @@ func FuzzParseDate(f *testing.F) {
 	for _, s := range []string{"Mon, 23 Nov 2026 10:00:00 +0100", "23-Nov-26 1:2 PM", "2026-11-23T10:00:00Z", "Mon Nov 23 10:00:00 CET 2026", "23.11.2026"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		if d, ok := ParseDate(s); ok && (d.Year() < 1 || d.Year() > 10000) {
 			t.Fatalf("%q is %v", s, d)
@@ -129,6 +136,7 @@ func FuzzDecodeWords(f *testing.F) {
 	for _, s := range []string{"=?utf-8?Q?a_=C3=A9?= =?utf-8?b?w6k?=", "=?ISO-2022-JP?B?GyRCRnxLXDhsGyhC?=", "=?a*b?q?=??=", "\xe9"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		out := DecodeWords(s)
 		if !utf8.ValidString(out) {
@@ -147,6 +155,7 @@ func FuzzIndexUnmarshal(f *testing.F) {
 			f.Add(data)
 		}
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var ix Index
 		if err := ix.UnmarshalBinary(data); err != nil {
@@ -162,6 +171,7 @@ func FuzzIndexUnmarshal(f *testing.F) {
 func FuzzDecoded(f *testing.F) {
 	f.Add("base64", []byte("aGVs\r\nbG8="))
 	f.Add("quoted-printable", []byte("a=\r\nb=3D  \r\n"))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, encoding string, b []byte) {
 		r, err := Decoded(bytes.NewReader(b), &Part{Encoding: encoding, Body: Span{0, int64(len(b))}})
 		if err != nil {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func commitBody(t testing.TB, s *Store, id MessageID, data []byte, fromClient bool) Changes {
@@ -581,6 +583,7 @@ func FuzzBodyFile(f *testing.F) {
 		f.Add(file.Bytes())
 	}
 	dir := f.TempDir()
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		file, err := os.CreateTemp(dir, "")
 		if err != nil {

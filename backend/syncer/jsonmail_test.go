@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"postern/backend/message"
+	"postern/internal/fuzzcorpus"
 )
 
 func TestTakeApart(t *testing.T) {
@@ -119,6 +120,7 @@ func TestTakeApartManyFiles(t *testing.T) {
 func FuzzTakeApart(f *testing.F) {
 	f.Add("From: a@b\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--")
 	f.Add("Content-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\nContent-Type: text/html; charset=utf-7\r\n\r\nx")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, raw string) {
 		r := strings.NewReader(raw)
 		ix, err := message.Parse(r, r.Size())

@@ -5,6 +5,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/emersion/go-imap/v2"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func TestKeyword(t *testing.T) {
@@ -35,6 +37,7 @@ func FuzzKeyword(f *testing.F) {
 	for _, s := range []string{"a b", "_", "=5F", "==5F", "=5", "é=C3", "\xff", "$forwarded", "=FF"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		k := Keyword(s)
 		for i := range len(k) {

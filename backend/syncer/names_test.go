@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"postern/internal/fuzzcorpus"
 )
 
 func TestPlace(t *testing.T) {
@@ -59,6 +61,7 @@ func TestPlace(t *testing.T) {
 
 func FuzzPlace(f *testing.F) {
 	f.Add("inbox\x00Twin\x00Twin\x00a/b\x00Twin (2)", uint8(3))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, text string, shape uint8) {
 		l := &layout{wellKnown: map[string]string{rootName: "root", "inbox": "0"}, nodes: map[string]node{}}
 		for i, name := range strings.Split(text, "\x00") {

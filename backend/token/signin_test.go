@@ -25,6 +25,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"postern/backend/graphsim"
+	"postern/internal/fuzzcorpus"
 )
 
 // makeCert returns a self-signed certificate and its key.
@@ -318,6 +319,7 @@ func TestDeviceCode(t *testing.T) {
 func FuzzParseCertificate(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "")
 	f.Add([]byte{0x30, 0x82}, "x")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, data []byte, password string) {
 		if len(data) > 4096 {
 			return

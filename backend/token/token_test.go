@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // entra answers token requests in a synctest bubble, without a network.
@@ -571,6 +573,7 @@ func FuzzErrorBody(f *testing.F) {
 	f.Add(401, `{"error":"invalid_client","error_codes":[7000215]}`, "1")
 	f.Add(503, `AADSTS90055`, "Mon, 02 Jan 2006 15:04:05 GMT")
 	f.Add(400, `{"error":1,"error_codes":[1.5],"correlation_id":{}}`, "1e300")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, status int, body, retryAfter string) {
 		if status < 300 || status > 599 {
 			return
@@ -595,6 +598,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(`{"token_type":"Bearer","expires_in":"3599","access_token":"eyJ0","refresh_in":"x"}`)
 	f.Add(`{"access_token":"a\r\nX: y","expires_in":-1}`)
 	f.Add("<html>log in</html>")
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, body string) {
 		synctest.Test(t, func(t *testing.T) {
 			m, _ := setup(func(int) (int, http.Header, string) {

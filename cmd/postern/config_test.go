@@ -14,6 +14,8 @@ import (
 
 	"github.com/goccy/go-yaml"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // testEnv is the environment the sample files are read in.
@@ -348,6 +350,7 @@ func FuzzParseConfig(f *testing.F) {
 			f.Add(string(src))
 		}
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, src string) {
 		hang := time.AfterFunc(10*time.Second, func() { panic(fmt.Sprintf("not read after 10 s: %q", src)) })
 		defer hang.Stop()

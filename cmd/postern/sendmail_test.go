@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"postern/internal/fuzzcorpus"
 )
 
 // runSendmail runs the command and returns the file it dropped, with its exit status.
@@ -91,6 +93,7 @@ func TestSendmail(t *testing.T) {
 func FuzzReadMessageHeader(f *testing.F) {
 	f.Add([]byte("A: b\n c\n\nbody"))
 	f.Add([]byte("From x\nnot a field\n"))
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := bufio.NewReader(bytes.NewReader(b))
 		header, err := readMessageHeader(r)

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-imap/v2"
+
+	"postern/internal/fuzzcorpus"
 )
 
 var testLimits = Limits{Line: 1000, Literal: 100, Command: 2000, Nesting: 5, Set: 50, Drain: 10_000}
@@ -608,6 +610,7 @@ func FuzzDecoder(f *testing.F) {
 	} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		whole := commands(strings.NewReader(s))
 		if split := commands(iotest.OneByteReader(strings.NewReader(s))); !strings.Contains(s, "}") && split != whole {
@@ -660,6 +663,7 @@ func FuzzName(f *testing.F) {
 	for _, s := range []string{"INBOX", "&ANw-berblick", "R&-D", "&2D3eAA-", "&AOQ-&AOQ-", "x\xff"} {
 		f.Add(s)
 	}
+	fuzzcorpus.Add(f)
 	f.Fuzz(func(t *testing.T, s string) {
 		if name, err := DecodeName(s); err == nil {
 			if again, err := DecodeName(EncodeName(name)); err != nil || again != name {
