@@ -22,8 +22,8 @@ const (
 	aheadStep = 3
 )
 
-// readAhead follows a program that takes one text after the other, each by a command of its own, as mbsync, offlineimap and
-// getmail do. Each would wait for one request to Graph, where Graph takes four at once.
+// readAhead follows a program that takes one text after the other and waits for each, as offlineimap and getmail do. Each would
+// wait for one request to Graph, where Graph takes four at once.
 type readAhead struct {
 	mu     sync.Mutex
 	last   imap.UID // asked for last

@@ -264,7 +264,8 @@ func (f *fetcher) keptHeaders() error {
 
 // bodies writes the responses of rows that need the bytes of their messages.
 func (f *fetcher) bodies() error {
-	if len(f.rows) == 1 {
+	if len(f.rows) == 1 && !f.s.commandWaits() {
+		// What commands that have come already ask for is known, and read ahead by bodyQueue.
 		f.s.view.mbox.ReadOn(f.s.ctx, f.rows[0].msg.UID)
 	}
 	q := newBodyQueue(f.s, f.rows)

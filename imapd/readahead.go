@@ -90,6 +90,15 @@ func (s *session) readAhead(busy int) {
 	})
 }
 
+// commandWaits reports whether another command has come already.
+func (s *session) commandWaits() (waits bool) {
+	s.dec.Ahead(func([]byte) bool {
+		waits = true
+		return false
+	})
+	return waits
+}
+
 // parseAhead reads a command that is not its turn yet, without its end, and returns nil if it is no FETCH.
 func (s *session) parseAhead(line []byte) *fetchRequest {
 	d := wire.NewDecoder(bytes.NewReader(append(bytes.Clone(line), '\r', '\n')), limitsBeforeLogin, nil, func() error { return wire.ErrLost })
