@@ -28,6 +28,7 @@ type database struct {
 	closed    chan struct{}
 	closeOnce sync.Once
 
+	migrated  bool          // when it was opened
 	folderAge atomic.Uint64 // grows with each commit that may have changed a row of folders
 
 	writing chan struct{}        // holds a token while a transaction is open

@@ -103,6 +103,9 @@ func Open(ctx context.Context, opts Options) (_ *Store, err error) {
 			}
 		}
 	}
+	if s.db.migrated || s.outbox.db.migrated {
+		freeMigrationMemory()
+	}
 	if s.bodies, err = openBodies(ctx, s, filepath.Join(s.dir, "bodies"), opts.BodyBudget); err != nil {
 		return nil, err
 	}
