@@ -11,15 +11,18 @@ import (
 // are, with that one, the four requests a mailbox takes at once.
 const bodiesAhead = 3
 
-// openTime is more than opening a kept body takes.
-const openTime = 50 * time.Millisecond
+const (
+	openTime = 50 * time.Millisecond // more than opening a kept body takes
+	slowOpen = 2 * time.Millisecond  // more than it takes from memory: the disk is asked
+)
 
 // bodyQueue opens the bodies of rows in their order, some ahead of time.
 type bodyQueue struct {
 	s       *session
 	rows    []fetchRow
-	at      int // the row next is about
-	asked   int // rows before this one are open or being asked for
+	at      int  // the row next is about
+	asked   int  // rows before this one have been looked at whether to open them ahead of time
+	slow    bool // the last kept body took long to open
 	waiting map[int]chan bodyResult
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -47,9 +50,10 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 			q.asked = max(q.asked, i+1)
 		}
 	}
-	for q.asked = max(q.asked, i); q.asked < len(q.rows) && (q.asked <= i || len(q.waiting) < bodiesAhead); q.asked++ {
-		// What is kept and wanted now is opened right here.
-		if q.asked > i || !q.rows[i].msg.HasBody {
+	// What is kept is opened when it is wanted, for handing it from one goroutine to another takes as long as opening it.
+	// Only where the disk is slow it is asked for several at once.
+	for q.asked = max(q.asked, i); q.asked < min(len(q.rows), i+lookAhead) && (q.asked <= i || len(q.waiting) < bodiesAhead); q.asked++ {
+		if q.waiting[q.asked] == nil && (!q.rows[q.asked].msg.HasBody || q.slow && q.asked > i) {
 			q.ask(q.asked)
 		}
 	}
@@ -58,7 +62,12 @@ func (q *bodyQueue) next() (*backend.Body, error) {
 		q.s.readAhead(len(q.waiting) - 1)
 	}
 	if !ok {
-		return q.s.view.mbox.Body(q.s.ctx, q.rows[i].msg.UID)
+		begun := time.Now()
+		body, err := q.s.view.mbox.Body(q.s.ctx, q.rows[i].msg.UID)
+		if q.slow = time.Since(begun) > slowOpen; q.slow {
+			q.asked = i + 1
+		}
+		return body, err
 	}
 	delete(q.waiting, i)
 	select {
