@@ -112,6 +112,16 @@ func BenchmarkCommitBody(b *testing.B) {
 	}
 }
 
+// BenchmarkCommitText is what CommitBody is for a text that was read from Graph, with its header.
+func BenchmarkCommitText(b *testing.B) {
+	s, f := newFolder(b)
+	apply(b, s, f, []Remote{remote(1)})
+	data := make([]byte, 50_000)
+	for b.Loop() {
+		commitText(b, s, messageID(f.ID, 1), data)
+	}
+}
+
 func BenchmarkOutboxInsertClaimSent(b *testing.B) {
 	s, _ := newFolder(b)
 	o := s.Outbox()
