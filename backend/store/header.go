@@ -140,6 +140,47 @@ func (t *tx) copyHeaders(list []headerCopy) error {
 	return nil
 }
 
+// LacksHeaders reports whether a folder has messages without a kept header.
+func (s *Store) LacksHeaders(ctx context.Context, folder FolderID) (bool, error) {
+	first, last := messageIDs(folder)
+	for _, query := range []string{
+		"SELECT id FROM messages WHERE header = 0 AND id BETWEEN ? AND ? LIMIT 1", // of these there is an index
+		"SELECT id FROM messages WHERE header = 2 AND id BETWEEN ? AND ? LIMIT 1",
+	} {
+		if err := s.db.row(ctx, []any{new(int64)}, query, first, last); !errors.Is(err, ErrNotFound) {
+			return err == nil, s.db.explain("look for headers", err)
+		}
+	}
+	return false, nil
+}
+
+// LackingHeaders returns those of the messages of a folder with these ids that have no kept header.
+func (s *Store) LackingHeaders(ctx context.Context, folder FolderID, ids []string) (map[string]MessageID, error) {
+	out := make(map[string]MessageID, len(ids))
+	err := inList(ids, []any{int64(folder)}, func(in string, args []any) error {
+		rows, err := s.db.query(ctx, "SELECT graph_id, id, header FROM messages WHERE folder = ? AND graph_id IN ("+in+")", args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var graphID string
+			var id, header int64
+			if err := rows.Scan(&graphID, &id, &header); err != nil {
+				return err
+			}
+			if header != headerKept {
+				out[graphID] = MessageID(id)
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil {
+		return nil, s.db.explain("look for headers", err)
+	}
+	return out, nil
+}
+
 // header returns the kept raw header of a message, nil if there is none.
 func (ft *folderTx) header(id MessageID) ([]byte, error) {
 	var data []byte

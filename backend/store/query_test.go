@@ -22,6 +22,8 @@ func TestQueryPlans(t *testing.T) {
 		{"SELECT " + messageColumns + ` FROM messages WHERE pending_seq <> 0
 			AND folder IN (SELECT f.id FROM folders f WHERE f.account = ?) ORDER BY pending_seq, id LIMIT ?`, 2, "messages_pending"},
 		{"SELECT " + messageColumns + " FROM messages WHERE header = 0 AND id BETWEEN ? AND ? ORDER BY id DESC LIMIT ?", 3, "messages_no_header"},
+		{"SELECT id FROM messages WHERE header = 0 AND id BETWEEN ? AND ? LIMIT 1", 2, "messages_no_header"},
+		{"SELECT graph_id, id, header FROM messages WHERE folder = ? AND graph_id IN (?,?)", 3, "messages_graph_id"},
 		{"SELECT DISTINCT body FROM messages WHERE body IN (?,?)", 2, "messages_body"},
 		{"UPDATE messages SET body = NULL WHERE body IN (?,?)", 2, "messages_body"},
 		{"SELECT uid, modseq FROM removed WHERE folder = ? AND modseq > ? ORDER BY uid", 2, "PRIMARY KEY"},
@@ -51,6 +53,47 @@ func checkPlan(t *testing.T, d *database, query string, args int, want string) {
 	if text := strings.Join(plan, "; "); !strings.Contains(text, want) {
 		t.Errorf("%s\nplan %q does not use %q", query, text, want)
 	}
+}
+
+func TestLackingHeaders(t *testing.T) {
+	ctx := t.Context()
+	s, f := newFolder(t)
+	other := putFolder(t, s, "Other")
+	rows := []Remote{remote(1), remote(2), remote(3)}
+	for i := range rows {
+		rows[i].Header = nil
+	}
+	apply(t, s, f, rows)
+	first, second, third := messageID(f.ID, 1), messageID(f.ID, 2), messageID(f.ID, 3)
+	check := func(folder FolderID, want ...MessageID) {
+		t.Helper()
+		got, err := s.LackingHeaders(ctx, folder, []string{string(graphID(1)), string(graphID(2)), string(graphID(3)), string(graphID(4))})
+		if err != nil || len(got) != len(want) {
+			t.Errorf("lacking %v, want %v (%v)", got, want, err)
+		}
+		for _, id := range want {
+			if got[string(graphID(int(id.UID())))] != id {
+				t.Errorf("lacking %v, want %v", got, want)
+			}
+		}
+		if lacks, err := s.LacksHeaders(ctx, folder); err != nil || lacks != (len(want) > 0) {
+			t.Errorf("lacks: %v %v, want %v", lacks, err, want)
+		}
+	}
+	check(other.ID)
+	check(f.ID, first, second, third)
+	if err := s.AddHeaders(ctx, []HeaderRow{{ID: first, Header: []byte("a")}, {ID: second}}); err != nil { // Graph has none of the second
+		t.Fatal(err)
+	}
+	check(f.ID, second, third)
+	if err := s.AddHeaders(ctx, []HeaderRow{{ID: third, Header: []byte("c")}}); err != nil {
+		t.Fatal(err)
+	}
+	check(f.ID, second)
+	if err := s.AddHeaders(ctx, []HeaderRow{{ID: second, Header: []byte("b")}}); err != nil {
+		t.Fatal(err)
+	}
+	check(f.ID)
 }
 
 func TestLookups(t *testing.T) {

@@ -200,17 +200,11 @@ func (s *Syncer) announceHeaders(rows []store.HeaderRow, id store.FolderID) {
 
 // headerPageBackground stores the headers of one page, newest first. done reports that it was the last.
 func (s *Syncer) headerPageBackground(ctx context.Context, row *store.Folder) (done bool, err error) {
-	msgs, err := s.o.Store.Messages(ctx, row.ID)
+	lacks, err := s.o.Store.LacksHeaders(ctx, row.ID)
 	if err != nil {
 		return false, err
 	}
-	want := make(map[string]store.MessageID, len(msgs))
-	for i := range msgs {
-		if !msgs[i].HasHeader {
-			want[string(msgs[i].GraphID)] = msgs[i].ID
-		}
-	}
-	if len(want) == 0 {
+	if !lacks {
 		return true, s.o.Store.SetSync(ctx, row.ID, store.SyncUpdate{HeadersDone: new(true), HeadersLink: new("")})
 	}
 	o := headerOptions
@@ -218,6 +212,14 @@ func (s *Syncer) headerPageBackground(ctx context.Context, row *store.Folder) (d
 	o.PageSize = headerPage
 	pages := 0
 	err = s.o.Graph.ListMessages(ctx, string(row.GraphID), o, row.HeadersLink, func(page []graph.Message, next string) error {
+		ids := make([]string, len(page))
+		for i := range page {
+			ids[i] = page[i].ID
+		}
+		want, err := s.o.Store.LackingHeaders(ctx, row.ID, ids)
+		if err != nil {
+			return err
+		}
 		var rows []store.HeaderRow
 		for i := range page {
 			if id, ok := want[page[i].ID]; ok {
