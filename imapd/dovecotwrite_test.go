@@ -127,7 +127,7 @@ Hello.
 0 DELETE Nowhere
 0 DELETE INBOX
 0 DELETE Gorilla
-0 LIST "" *Gorilla
+0 LIST "" %Gorilla
 0 LIST "" %Monk*
 0 STATUS Nowhere (MESSAGES)
 0 SELECT Nowhere
