@@ -138,7 +138,7 @@ func (r *rig) used(t *testing.T) int {
 	if err := unix.Statfs(filepath.Join(r.dir, "state"), &st); err != nil {
 		t.Fatal(err)
 	}
-	return int(int64(st.Blocks-st.Bfree)*st.Bsize>>20) + 1
+	return int(int64(st.Blocks-st.Bfree)*int64(st.Bsize)>>20) + 1
 }
 
 // round fills the disk, looks what works, and makes room again.
