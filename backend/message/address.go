@@ -444,7 +444,7 @@ func FilterAddressField(value string, keep func(addr string) bool) (string, bool
 	inGroup, lost := false, false
 	p := addressParser{src: value}
 	for e, ok := p.next(); ok; e, ok = p.next() {
-		text := strings.TrimSpace(unfold([]byte(value[e.start:e.end])))
+		text := strings.Trim(unfold([]byte(value[e.start:e.end])), " \t\r\n")
 		addr := e.Addr()
 		if e.kind != groupEnd && !e.standsAlone(text) {
 			changed = true
