@@ -125,7 +125,7 @@ func TestE2EReplicaDamaged(t *testing.T) {
 func (r *rig) drain(t *testing.T) {
 	t.Helper()
 	hurried := time.Time{}
-	within(t, 2*time.Minute, "the queue is empty", func() bool {
+	within(t, 5*time.Minute, "the queue is empty", func() bool {
 		if time.Since(hurried) > 3*time.Second { // its own waits are made for hours
 			hurried = time.Now()
 			_, _ = r.run(nil, program(t), "queue", "retry", "--all", "--state", filepath.Join(r.dir, "state")) // some are being sent
