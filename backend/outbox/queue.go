@@ -363,7 +363,7 @@ func (q *Queue) unfinished(ctx context.Context) ([]store.Submission, error) {
 	return rows, nil
 }
 
-// Submit takes over a spooled message: it returns once file and row are durable and
+// Submit takes over a spooled message: it returns once a power cut takes nothing of it and
 // the first attempt has ended, at most wait later. A nil error means the message is
 // ours to deliver. An *Error that is Permanent means that Exchange will never take
 // it, and that nothing of it was kept.
